@@ -1,0 +1,47 @@
+# Sourced by the other scripts: find the tools, or install them, or say what to install.
+
+# ensure COMMAND PACKAGE...: COMMAND exists afterwards, or the script ends with status 3.
+ensure() {
+  local command=$1
+  shift
+  command -v "$command" >/dev/null && return
+  install_packages "$@" && command -v "$command" >/dev/null && return
+  echo "$0: $command is missing; install it first (on Debian or Ubuntu: apt-get install $*)" >&2
+  exit 3
+}
+
+# install_packages PACKAGE...: by apt-get, where that is ours to do.
+install_packages() {
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+  echo "installing $*" >&2
+  apt-get update -qq >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -qqy "$@" >&2
+}
+
+# enter_environment: the active virtual environment, or .venv, made when it is not there.
+enter_environment() {
+  [ -n "${VIRTUAL_ENV:-}" ] && return
+  ensure "${PYTHON:=python3}" python3
+  if [ ! -x .venv/bin/python ]; then
+    "$PYTHON" -m venv .venv || { rm -rf .venv; install_packages python3-venv; "$PYTHON" -m venv .venv; }
+  fi
+  # shellcheck disable=SC1091
+  . .venv/bin/activate
+}
+
+# sources_digest: changes when the installed package would.
+sources_digest() {
+  find src core CMakeLists.txt pyproject.toml constraints.txt README.md -type f \
+    -not -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
+}
+
+# install_limosa EXTRA: the package with that extra, unless this very source is installed already.
+install_limosa() {
+  local digest stamp
+  digest=$(sources_digest)
+  stamp="$VIRTUAL_ENV/limosa-$1.stamp"
+  [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && return
+  command -v c++ >/dev/null || command -v g++ >/dev/null || ensure c++ g++
+  rm -f "$VIRTUAL_ENV"/limosa-*.stamp
+  python -m pip install --quiet --disable-pip-version-check -c constraints.txt ".[$1]"
+  echo "$digest" >"$stamp"
+}
