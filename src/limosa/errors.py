@@ -31,8 +31,8 @@ class LimosaError(Exception):
         allowed: the values that would have been accepted.
         remedy: what the reader of the message can do.
 
-    >>> str(LimosaError("too many dimensions", where="tensor 'w'", found="40", allowed="at most 32"))
-    "tensor 'w': too many dimensions; found 40, allowed at most 32"
+    >>> str(LimosaError("bad rank", where="tensor 'w'", found="40", allowed="at most 32"))
+    "tensor 'w': bad rank; found 40, allowed at most 32"
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -138,7 +139,7 @@ class Tensor:
                 remedy="convert the array with .astype()",
             )
         flat = np.ascontiguousarray(array).reshape(-1)
-        flat = flat.astype(flat.dtype.newbyteorder("<"), copy=False)
+        flat = flat.astype(numpy_dtype(name), copy=False)
         data: Bytes = flat.view(np.uint8)
         if DTYPES[name].bits < 8:
             data = _pack(data, DTYPES[name].bits)
@@ -170,11 +171,14 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     dtype('float32')
     """
     dtype = dtype_of(name)
+    found: np.dtype[Any]
     if dtype.module == "ml_dtypes":
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, dtype.numpy_name))
-    return np.dtype(dtype.numpy_name).newbyteorder("<")
+        found = np.dtype(getattr(ml_dtypes, dtype.numpy_name))
+    else:
+        found = np.dtype(dtype.numpy_name)
+    return found if sys.byteorder == "little" else found.newbyteorder("<")
 
 
 def _unpack(data: Bytes, bits: int) -> Bytes:
@@ -198,8 +202,9 @@ def _pack(elements: Bytes, bits: int) -> Bytes:
             remedy="pad the array",
         )
     if bits == 4:
-        pairs = elements.reshape(-1, 2) & 0x0F
-        return pairs[:, 0] | pairs[:, 1] << 4
+        pairs = np.bitwise_and(elements.reshape(-1, 2), 0x0F)
+        packed: Bytes = np.left_shift(pairs[:, 1], 4, dtype=np.uint8)
+        return np.bitwise_or(packed, pairs[:, 0], out=packed)
     fields = np.unpackbits(elements.reshape(-1, 1), axis=1, count=bits, bitorder="little")
     return np.packbits(fields.reshape(-1), bitorder="little")
 
