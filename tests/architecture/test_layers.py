@@ -27,7 +27,9 @@ def test_only_the_binding_sees_python(repository: Path):
     kernels = [*(repository / "core/src").glob("*"), *(repository / "core/include").rglob("*.h*")]
     assert kernels
     for path in filter(Path.is_file, kernels):
-        found = [name for name in included(path) if name.startswith(("nanobind", "Python", "numpy"))]
+        found = [
+            name for name in included(path) if name.startswith(("nanobind", "Python", "numpy"))
+        ]
         assert not found, f"{path.name} includes {found}"
 
 

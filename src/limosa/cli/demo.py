@@ -1,0 +1,152 @@
+"""``limosa demo``: the main job on real weights, checked to the last bit."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import lzma
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """One file that was sent: its size in bytes, by each way of sending it."""
+
+    what: str
+    raw: int
+    gzip: int
+    lzma: int
+    #: lzma of the XOR with the base: the most that the standard library makes of a base.
+    xor_lzma: int
+    limosa: int
+    #: True when the receiver got back the very bytes, and ``verify`` found all digests right.
+    exact: bool
+
+
+@click.command("demo")
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Work in this folder and leave all files there.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the sizes as JSON.")
+@click.pass_context
+def command(context: click.Context, keep: Path | None, as_json: bool) -> None:
+    """Send three versions of a small model, and check what arrives.
+
+    Version 1 goes whole; versions 2 and 3 go as updates of the one before. Ends with status 0 only
+    when every file came back byte for byte.
+    """
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="limosa-demo-") as folder:
+            shipments = send_all(Path(folder))
+    else:
+        keep.mkdir(parents=True, exist_ok=True)
+        shipments = send_all(keep)
+    if as_json:
+        click.echo(json.dumps([asdict(shipment) for shipment in shipments], indent=2))
+    else:
+        show(shipments)
+    if not all(shipment.exact for shipment in shipments):
+        context.exit(1)
+
+
+def send_all(folder: Path) -> list[Shipment]:
+    """Send the demo models one after another; what is sent and received stays in `folder`."""
+    from limosa.demo import models
+
+    first, *later = models()
+    shipments = [send_whole(first, folder)]
+    base = first
+    for new in later:
+        shipments.append(send_update(base, new, folder))
+        base = new
+    return shipments
+
+
+def send_whole(model: Path, folder: Path) -> Shipment:
+    """Compress, decompress and verify one model."""
+    from limosa.exchange import local
+
+    sent, received = folder / f"{model.stem}.limosa", folder / model.name
+    local.compress(model, sent)
+    local.decompress(sent, received)
+    local.verify(sent)
+    data = model.read_bytes()
+    packed = len(lzma.compress(data, preset=9))
+    return Shipment(
+        what=model.stem,
+        raw=len(data),
+        gzip=len(gzip.compress(data)),
+        lzma=packed,
+        xor_lzma=packed,
+        limosa=sent.stat().st_size,
+        exact=same(model, received),
+    )
+
+
+def send_update(base: Path, new: Path, folder: Path) -> Shipment:
+    """Make the update from `base` to `new`, apply it to the base that arrived, and verify it."""
+    from limosa.exchange import local
+
+    held = folder / base.name
+    update, received = folder / f"{new.stem}.update.limosa", folder / new.name
+    local.diff([base], new, update)
+    local.apply(held, update, received)
+    local.verify(update, base=held)
+    data = new.read_bytes()
+    changed = bytes(a ^ b for a, b in zip(data, base.read_bytes(), strict=True))
+    return Shipment(
+        what=f"{new.stem}, given {base.stem}",
+        raw=len(data),
+        gzip=len(gzip.compress(data)),
+        lzma=len(lzma.compress(data, preset=9)),
+        xor_lzma=len(lzma.compress(changed, preset=9)),
+        limosa=update.stat().st_size,
+        exact=same(new, received),
+    )
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two files hold the same bytes, by a digest that owes nothing to limosa."""
+    return sha256(one) == sha256(other)
+
+
+def sha256(path: Path) -> bytes:
+    """Digest of a file."""
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def show(shipments: list[Shipment]) -> None:
+    """Print the table of bytes and what arrived."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Bytes sent", title_justify="left")
+    table.add_column("what")
+    for heading in ("raw", "gzip", "lzma", "XOR + lzma", "limosa", "limosa / raw", "arrived"):
+        table.add_column(heading, justify="right")
+    for shipment in shipments:
+        table.add_row(shipment.what, *sizes([shipment]), "exact" if shipment.exact else "DIFFERENT")
+    exact = sum(shipment.exact for shipment in shipments)
+    table.add_section()
+    table.add_row("all", *sizes(shipments), f"{exact} of {len(shipments)} exact", style="bold")
+    console = Console()
+    console.print(table)
+    if exact == len(shipments):
+        console.print("Every file came back byte for byte, and every digest matched.")
+    else:
+        console.print("Some files came back different: please report this.", style="bold red")
+
+
+def sizes(shipments: list[Shipment]) -> list[str]:
+    """The cells of one row: sums over `shipments`, and limosa's share of raw."""
+    names = ("raw", "gzip", "lzma", "xor_lzma", "limosa")
+    sums = {name: sum(getattr(shipment, name) for shipment in shipments) for name in names}
+    cells = [f"{count:,}" for count in sums.values()]
+    return [*cells, f"{sums['limosa'] / sums['raw']:.3f}"]
