@@ -1,0 +1,46 @@
+"""The public surface is a promise: a name comes or goes here, and in CHANGELOG.md, on purpose."""
+
+import limosa
+
+PUBLIC = [
+    "BaseMismatchError",
+    "ChecksumError",
+    "ConfigError",
+    "CorruptError",
+    "Digits",
+    "FormatError",
+    "HubError",
+    "LimitError",
+    "Limits",
+    "LimosaError",
+    "Lossless",
+    "MissingExtraError",
+    "TruncatedError",
+    "UnsupportedVersionError",
+    "apply",
+    "compress",
+    "decompress",
+    "diff",
+    "inspect",
+    "load",
+    "load_file",
+    "open_file",
+    "save",
+    "save_file",
+    "verify",
+]
+
+
+def test_public_names():
+    assert sorted(limosa.__all__) == PUBLIC
+
+
+def test_public_names_resolve():
+    for name in limosa.__all__:
+        assert getattr(limosa, name) is not None
+
+
+def test_public_objects_say_where_they_are_public():
+    # A pickled error or a traceback should not teach the reader a private path.
+    for name in limosa.__all__:
+        assert getattr(limosa, name).__module__.startswith("limosa")

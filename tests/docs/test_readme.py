@@ -1,0 +1,59 @@
+"""The README is a program: its examples run, its commands exist, its links lead somewhere."""
+
+import doctest
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from limosa.demo import models
+
+LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs"]
+
+
+def pages(repository: Path) -> list[Path]:
+    found = []
+    for name in PAGES:
+        path = repository / name
+        found += sorted(path.rglob("*.md")) if path.is_dir() else [path]
+    return found
+
+
+def test_python_examples(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (repository / "README.md").read_text("utf-8"), re.S | re.M
+    )
+    assert blocks
+    examples = doctest.DocTestParser().get_doctest("".join(blocks), {}, "README.md", None, 0)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    runner.run(examples)
+    assert runner.failures == 0
+
+
+def test_command_lines(repository: Path, tmp_path: Path):
+    for version, model in enumerate(models(), start=1):
+        shutil.copy(model, tmp_path / f"v{version}.safetensors")
+    lines = re.findall(r"^\$ limosa (.+)$", (repository / "README.md").read_text("utf-8"), re.M)
+    assert lines
+    for line in lines:
+        command = [sys.executable, "-m", "limosa.cli", *shlex.split(line)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"limosa {line}: {done.stderr}"
+    for copy, model in (("copy", models()[0]), ("v2-received", models()[1])):
+        assert (tmp_path / f"{copy}.safetensors").read_bytes() == model.read_bytes()
+
+
+def test_links_lead_somewhere(repository: Path):
+    broken = [
+        f"{page.relative_to(repository)} -> {target}"
+        for page in pages(repository)
+        for target in LINK.findall(page.read_text("utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
