@@ -1,0 +1,1016 @@
+#!/usr/bin/env python3
+"""A slow decoder of .limosa files in plain Python, written from docs/format.md alone.
+
+Sections carry the numbers and names of that page, so the two can be read side by side. Nothing here
+is fast and nothing comes from limosa: this is the oracle that limosa's own decoder is tested
+against. Only the standard library is needed; digests (BLAKE3 is not in it) are checked when the
+`blake3` package can be imported, and otherwise the command says that they were not.
+
+    python reference/limosa_reference.py FILE [--base FILE.limosa|FOLDER] [-o FOLDER]
+
+prints the tensors and, with -o, writes their bytes and a tensors.json, which --base accepts.
+"""
+
+# ruff: noqa: N803, N806 - E, M, W, C, S are the letters of docs/format.md
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import math
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+try:
+    from blake3 import blake3
+except ImportError:
+    blake3 = None
+
+
+class ReferenceError(Exception):
+    """What a file can do wrong; `kind` is the word that golden-errors/*/expected.json uses."""
+
+    kind = "error"
+
+
+class TruncatedError(ReferenceError):
+    """Bytes run out."""
+
+    kind = "truncated"
+
+
+class CorruptError(ReferenceError):
+    """The bytes contradict docs/format.md."""
+
+    kind = "corrupt"
+
+
+class ChecksumError(ReferenceError):
+    """A crc32c or a digest is not that of the bytes."""
+
+    kind = "checksum"
+
+
+class LimitError(ReferenceError):
+    """The file asks for more than the caller allows."""
+
+    kind = "limit"
+
+
+class UnsupportedError(ReferenceError):
+    """A version that this decoder does not know."""
+
+    kind = "unsupported"
+
+
+class BaseMismatchError(ReferenceError):
+    """The base is missing, or another one."""
+
+    kind = "base-mismatch"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Caps on what a file may ask for; all inclusive."""
+
+    max_elements: int = 2**34
+    max_tensors: int = 2**20
+    max_sources: int = 2**16
+    max_name_bytes: int = 4096
+    max_rank: int = 32
+    max_header_bytes: int = 100 * 2**20
+    max_chunk_bytes: int = 64 * 2**20
+    max_total_bytes: int = 2**42
+
+    def check(self, name: str, found: int, where: str) -> int:
+        """`found`, or LimitError when it is above the limit of that name."""
+        allowed = getattr(self, name)
+        if found > allowed:
+            raise LimitError(f"{where}: found {found}, {name} allows {allowed}")
+        return found
+
+
+# ---------------------------------------------------------------------------------------------
+# 1. Conventions
+
+
+class Cursor:
+    """Reads bytes from front to back; `where` names the part of the file in messages."""
+
+    def __init__(self, data: bytes, where: str) -> None:
+        self.data = data
+        self.where = where
+        self.at = 0
+
+    def left(self) -> int:
+        """Bytes that are not read yet."""
+        return len(self.data) - self.at
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        if count > self.left():
+            raise TruncatedError(
+                f"{self.where}, byte {self.at}: needs {count} bytes, {self.left()} are left"
+            )
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def uint(self, size: int) -> int:
+        """The next `size` bytes as an unsigned integer: u8, u16, u32, u64."""
+        return int.from_bytes(self.take(size), "little")
+
+    def varint(self) -> int:
+        """LEB128."""
+        value = 0
+        for i in range(10):
+            byte = self.uint(1)
+            value |= (byte & 0x7F) << (7 * i)
+            if byte < 0x80:
+                break
+        else:
+            raise self.corrupt("a varint of more than 10 bytes")
+        if value >= 2**64:
+            raise self.corrupt("a varint above 64 bits")
+        return value
+
+    def corrupt(self, problem: str) -> CorruptError:
+        """The error to raise, with the place."""
+        return CorruptError(f"{self.where}, byte {self.at}: {problem}")
+
+    def require(self, condition: bool, problem: str) -> None:
+        """Raises CorruptError unless `condition` holds."""
+        if not condition:
+            raise self.corrupt(problem)
+
+
+class Bits:
+    """A string of bits, the first one in the least significant position of the first byte."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def take(self, count: int) -> int:
+        """The next `count` bits; zeros after the end, which callers notice by `at`."""
+        first, shift = divmod(self.at, 8)
+        self.at += count
+        value = int.from_bytes(self.data[first : (self.at + 7) // 8], "little")
+        return (value >> shift) & ((1 << count) - 1)
+
+
+def unzigzag(value: int) -> int:
+    """The signed integer: 0, 1, 2, 3, 4 stand for 0, -1, 1, -2, 2."""
+    return (value >> 1) ^ -(value & 1)
+
+
+def _crc_table() -> list[int]:
+    table = []
+    for crc in range(256):
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)  # 0x1EDC6F41 with its bits reversed
+        table.append(crc)
+    return table
+
+
+CRC_TABLE = _crc_table()
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C; of b"123456789" it is 0xE3069283."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = (crc >> 8) ^ CRC_TABLE[(crc ^ byte) & 0xFF]
+    return crc ^ 0xFFFFFFFF
+
+
+def take_checked(source: Cursor, length: int, crc: int) -> bytes:
+    """The next `length` bytes, when their checksum is `crc`."""
+    at = source.at
+    body = source.take(length)
+    if crc32c(body) != crc:
+        raise ChecksumError(f"{source.where}, byte {at}: the crc32c of {length} bytes is wrong")
+    return body
+
+
+# ---------------------------------------------------------------------------------------------
+# 2. File
+
+
+@dataclass
+class Tensor:
+    """A tensor: what the layout says of it, then its bytes."""
+
+    name: str
+    dtype: int
+    shape: tuple[int, ...]
+    data: bytes = b""
+    lengths: list[int] = field(default_factory=list)  # of the payloads, to compare with the index
+    copy_of: int | None = None  # the tensor's number, when it is coded by tensor copy
+    digest: bytes = b""  # the first 16 bytes, from the index
+
+    @property
+    def unit(self) -> Dtype:
+        """Bits and fields of its dtype."""
+        return DTYPES[self.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its data."""
+        return math.prod(self.shape) * self.unit.bits // 8
+
+
+@dataclass
+class Source:
+    """A source file: where tensors came from."""
+
+    path: str
+    kind: int
+    skeleton: bytes
+    tensors: list[int]
+
+
+@dataclass
+class State:
+    """The content of a file. `digest` is what the file says; `checked` whether it was verified."""
+
+    tensors: list[Tensor] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    base_digest: bytes | None = None
+    digits: int | None = None
+    digest: bytes = b""
+    checked: bool = False
+
+    def find(self, tensor: Tensor) -> Tensor | None:
+        """The tensor of the same name, dtype and shape."""
+        key = (tensor.name, tensor.dtype, tensor.shape)
+        return next((t for t in self.tensors if (t.name, t.dtype, t.shape) == key), None)
+
+
+def decode(data: bytes, base: State | None = None, limits: Limits | None = None) -> State:
+    """The tensors and sources of a whole .limosa file, or a ReferenceError."""
+    limits = limits or Limits()
+    source = Cursor(data, "file")
+    state = read_header(source, limits)
+    if state.base_digest is not None:
+        check_base(state.base_digest, base)
+    for number, tensor in enumerate(state.tensors):
+        read_tensor(source, state, number, base if state.base_digest else None, limits)
+        assert len(tensor.data) == tensor.nbytes
+    start = source.at
+    read_index(source, state, limits)
+    read_footer(source, start)
+    if blake3 is not None:
+        check_digests(state)
+    return state
+
+
+def check_base(wanted: bytes, base: State | None) -> None:
+    """A base is named by its state digest."""
+    if base is None:
+        raise BaseMismatchError(f"header: needs the base {wanted.hex()}, none is given")
+    if base.digest != wanted:
+        raise BaseMismatchError(
+            f"header: needs the base {wanted.hex()}, given is {base.digest.hex()}"
+        )
+
+
+# 2.1 Header
+
+MAGIC = b"\x89LMSA\r\n\x1a"
+VERSION = 0
+
+
+def read_header(source: Cursor, limits: Limits) -> State:
+    """Magic, version, layout."""
+    magic = source.take(min(len(MAGIC), source.left()))
+    source.require(MAGIC.startswith(magic), f"this is no limosa file, it begins with {magic!r}")
+    if len(magic) < len(MAGIC):
+        raise TruncatedError(f"file: {len(magic)} bytes")
+    version = source.uint(1)
+    if version != VERSION:
+        raise UnsupportedError(f"file, byte 8: version {version}; this decoder knows {VERSION}")
+    return read_layout(Cursor(read_section(source, limits), "layout"), limits)
+
+
+# 2.2 Section
+
+
+def read_section(source: Cursor, limits: Limits) -> bytes:
+    """The content of a section, inflated."""
+    length = limits.check("max_header_bytes", source.uint(4), f"file, byte {source.at}: section")
+    crc = source.uint(4)
+    body = Cursor(take_checked(source, length, crc), f"section at byte {source.at - length}")
+    method = body.uint(1)
+    size = limits.check("max_header_bytes", body.varint(), body.where)
+    content = body.take(body.left())
+    if method == 1:
+        inflater = zlib.decompressobj()
+        try:
+            # Room for one byte more lets a longer stream show itself, and no bomb go off.
+            content = inflater.decompress(content, size + 1)
+        except zlib.error as error:
+            raise body.corrupt(f"zlib: {error}") from None
+        body.require(inflater.eof and not inflater.unused_data, "the zlib stream ends elsewhere")
+    else:
+        body.require(method == 0, f"method {method}")
+    body.require(len(content) == size, f"{len(content)} bytes of content, {size} promised")
+    return content
+
+
+# 2.3 Layout
+
+
+@dataclass(frozen=True)
+class Dtype:
+    """A line of the table of dtypes."""
+
+    name: str
+    bits: int  # of an element
+    width: int  # of a unit
+    exponent: int = 0  # E and M: 0 for dtypes that are not coded as floats
+    mantissa: int = 0
+
+
+DTYPES = [
+    Dtype("F64", 64, 64, 11, 52),
+    Dtype("F32", 32, 32, 8, 23),
+    Dtype("F16", 16, 16, 5, 10),
+    Dtype("BF16", 16, 16, 8, 7),
+    Dtype("F8_E4M3", 8, 8),
+    Dtype("F8_E5M2", 8, 8),
+    Dtype("F8_E8M0", 8, 8),
+    Dtype("F4", 4, 8),
+    Dtype("I64", 64, 64),
+    Dtype("I32", 32, 32),
+    Dtype("I16", 16, 16),
+    Dtype("I8", 8, 8),
+    Dtype("U64", 64, 64),
+    Dtype("U32", 32, 32),
+    Dtype("U16", 16, 16),
+    Dtype("U8", 8, 8),
+    Dtype("BOOL", 8, 8),
+    Dtype("C64", 64, 32, 8, 23),
+    Dtype("F6_E2M3", 6, 8),
+    Dtype("F6_E3M2", 6, 8),
+]
+KINDS = ("tensors", "safetensors", "npz", "torch", "onnx", "bytes")
+
+
+def read_layout(source: Cursor, limits: Limits) -> State:
+    """Everything but the data."""
+    state = State()
+    flags = source.uint(1)
+    source.require(flags <= 1, f"flags {flags:#x}")
+    if flags & 1:
+        state.base_digest = source.take(32)
+    quality = source.uint(1)
+    source.require(quality <= 1, f"quality {quality}")
+    if quality == 1:
+        state.digits = source.uint(1)
+        source.require(state.digits <= 18, f"{state.digits} digits")
+    total = 0
+    names = set()
+    for _ in range(limits.check("max_tensors", source.varint(), "layout: tensors")):
+        tensor = read_tensor_entry(source, limits)
+        source.require(tensor.name not in names, f"a second tensor {tensor.name!r}")
+        names.add(tensor.name)
+        total = limits.check("max_total_bytes", total + tensor.nbytes, "layout: bytes of tensors")
+        state.tensors.append(tensor)
+    for _ in range(limits.check("max_sources", source.varint(), "layout: sources")):
+        state.sources.append(read_source(source, len(state.tensors), limits))
+    paths = [s.path for s in state.sources]
+    source.require(len(set(paths)) == len(paths), "two sources have one path")
+    source.require("" not in paths or len(paths) == 1, "an empty path among several sources")
+    source.require(source.left() == 0, "bytes after the last source")
+    return state
+
+
+def read_text(source: Cursor, limits: Limits) -> str:
+    """A name or a path."""
+    length = limits.check("max_name_bytes", source.varint(), f"layout, byte {source.at}: name")
+    try:
+        return source.take(length).decode("utf-8")
+    except UnicodeDecodeError:
+        raise source.corrupt("a name that is not UTF-8") from None
+
+
+def read_tensor_entry(source: Cursor, limits: Limits) -> Tensor:
+    """Name, dtype and shape."""
+    name = read_text(source, limits)
+    dtype = source.uint(1)
+    source.require(dtype < len(DTYPES), f"dtype {dtype}")
+    rank = limits.check("max_rank", source.varint(), f"tensor {name!r}: rank")
+    shape = tuple(source.varint() for _ in range(rank))
+    elements = limits.check("max_elements", math.prod(shape), f"tensor {name!r}: elements")
+    whole = elements * DTYPES[dtype].bits % 8 == 0
+    source.require(whole, f"tensor {name!r} does not fill whole bytes")
+    return Tensor(name, dtype, shape)
+
+
+def read_source(source: Cursor, tensors: int, limits: Limits) -> Source:
+    """Path, kind, skeleton and the numbers of its tensors."""
+    path = read_text(source, limits)
+    bad = {"", ".", ".."}.intersection(path.split("/")) or set("\\:\0").intersection(path)
+    source.require(not path or not bad, f"the path {path!r}")
+    kind = source.uint(1)
+    source.require(kind < len(KINDS), f"kind of source {kind}")
+    skeleton = source.take(source.varint())
+    source.require(kind != 0 or not skeleton, "a skeleton in a source of kind 0")
+    numbers: list[int] = []
+    previous = -1
+    for _ in range(source.varint()):
+        previous += 1 + unzigzag(source.varint())
+        source.require(0 <= previous < tensors, f"tensor number {previous}")
+        numbers.append(previous)
+    return Source(path, kind, skeleton, numbers)
+
+
+# 2.4 Chunk frames
+
+CHUNK_UNITS = 262_144
+
+
+def read_tensor(
+    source: Cursor, state: State, number: int, base: State | None, limits: Limits
+) -> None:
+    """All chunk frames of a tensor."""
+    tensor = state.tensors[number]
+    unit_bytes = tensor.unit.width // 8
+    units = tensor.nbytes // unit_bytes
+    twin = base.find(tensor) if base else None
+    pieces = []
+    for first in range(0, units, CHUNK_UNITS):
+        where = f"tensor {tensor.name!r}, chunk {len(pieces)}"
+        length = limits.check("max_chunk_bytes", source.uint(4), where)
+        crc = source.uint(4)
+        payload = Cursor(take_checked(source, length, crc), where)
+        span = slice(first * unit_bytes, min(first + CHUNK_UNITS, units) * unit_bytes)
+        base_units = unpack(twin.data[span], tensor.unit) if twin else None
+        chunk = Chunk(tensor.unit, base_units, state, number, span)
+        count = (span.stop - span.start) // unit_bytes
+        pieces.append(pack(read_payload(payload, chunk, count), tensor.unit))
+        tensor.lengths.append(length)
+    tensor.data = b"".join(pieces)
+
+
+def unpack(data: bytes, dtype: Dtype) -> list[int]:
+    """Bytes to units."""
+    size = dtype.width // 8
+    return list(struct.unpack(f"<{len(data) // size}{'_BH_I___Q'[size]}", data))
+
+
+def pack(units: Sequence[int], dtype: Dtype) -> bytes:
+    """Units to bytes."""
+    return struct.pack(f"<{len(units)}{'_BH_I___Q'[dtype.width // 8]}", *units)
+
+
+# 2.5 Index
+
+
+def read_index(source: Cursor, state: State, limits: Limits) -> None:
+    """Lengths, which must be those that were met, and digests."""
+    index = Cursor(read_section(source, limits), "index")
+    for tensor in state.tensors:
+        lengths = [index.varint() for _ in tensor.lengths]
+        index.require(lengths == tensor.lengths, f"tensor {tensor.name!r}: lengths of its payloads")
+        tensor.digest = index.take(16)
+    state.digest = index.take(32)
+    index.require(index.left() == 0, "bytes after the state digest")
+
+
+# 2.6 Footer
+
+
+def read_footer(source: Cursor, start: int) -> None:
+    """The footer must name the index that begins at `start`."""
+    length = source.at - start
+    footer = source.take(24)
+    if crc32c(footer[:12]) != int.from_bytes(footer[12:16], "little"):
+        raise ChecksumError("footer: its crc32c is wrong")
+    source.require(footer[16:] == b"LMSA_END", "the footer does not end in LMSA_END")
+    found = struct.unpack("<QI", footer[:12])
+    source.require(found == (start, length), f"the footer has the index at {found}")
+    source.require(source.left() == 0, "bytes after the footer")
+
+
+# ---------------------------------------------------------------------------------------------
+# 3. Chunk payload
+
+
+@dataclass
+class Chunk:
+    """What the blocks of a chunk need beside their own bytes."""
+
+    dtype: Dtype
+    base: list[int] | None
+    state: State
+    number: int
+    span: slice  # the chunk's bytes in its tensor
+
+
+def read_payload(source: Cursor, chunk: Chunk, count: int) -> list[int]:
+    """All blocks of a chunk of `count` units."""
+    units: list[int] = []
+    while len(units) < count:
+        left = count - len(units)
+        mode = source.uint(1)
+        n = source.varint() or left
+        source.require(n <= left, f"a block of {n} units where {left} are left")
+        source.require(mode in MODES, f"mode {mode}")
+        if mode == 2:
+            source.require(n == count, "a tensor copy of a part of a chunk")
+        base = None
+        if mode in BASE_MODES:
+            source.require(chunk.base is not None, f"mode {mode} without a base")
+            base = (chunk.base or [])[len(units) : len(units) + n]
+        units += MODES[mode](source, n, chunk, base)
+    source.require(source.left() == 0, "bytes after the last block")
+    if source.data[0] != 2 and chunk.span.start:
+        copied = chunk.state.tensors[chunk.number].copy_of
+        source.require(copied is None, "only a part of the tensor is a tensor copy")
+    return units
+
+
+# 3.1 Raw, constant, copies
+
+Base = list[int] | None
+Block = Callable[[Cursor, int, Chunk, Base], list[int]]
+
+
+def raw(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 0."""
+    return unpack(source.take(n * chunk.dtype.width // 8), chunk.dtype)
+
+
+def constant(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 1."""
+    return [source.uint(chunk.dtype.width // 8)] * n
+
+
+def tensor_copy(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 2."""
+    number = source.varint()
+    source.require(number < chunk.number, f"a copy of tensor {number}, which is not an earlier one")
+    this, earlier = chunk.state.tensors[chunk.number], chunk.state.tensors[number]
+    alike = (this.dtype, this.shape) == (earlier.dtype, earlier.shape)
+    source.require(alike, f"tensor {number} has another dtype or shape")
+    source.require(earlier.copy_of is None, f"tensor {number} is itself a copy")
+    source.require(chunk.span.start == 0 or this.copy_of == number, "not throughout one copy")
+    this.copy_of = number
+    return unpack(earlier.data[chunk.span], chunk.dtype)
+
+
+def base_copy(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 3."""
+    return base or []
+
+
+# 3.2 Symbol stream
+
+
+def symbol_stream(
+    source: Cursor, n: int, contexts: Sequence[int] | None = None, count: int = 1
+) -> list[int]:
+    """The n symbols; `count` is C."""
+    kind = source.uint(1)
+    if kind == 0:
+        return list(source.take(n))
+    if kind == 1:
+        return [source.uint(1)] * n
+    source.require(kind in (2, 3), f"kind of symbol stream {kind}")
+    lanes = 32 if kind == 2 else 1
+    scale = source.uint(1)
+    source.require(8 <= scale <= (12 if count == 1 else 11), f"a frequency sum of 2^{scale}")
+    tables = [frequency_table(source, scale) for _ in range(count)]
+    word_count = source.varint()
+    states = [source.uint(4) for _ in range(lanes)]
+    source.require(min(states) >= 2**16, "a state below 2^16")
+    words = iter(struct.unpack(f"<{word_count}H", source.take(2 * word_count)))
+    symbols = []
+    for i in range(n):
+        freq, cum, owner = tables[contexts[i] if contexts else 0]
+        x = states[i % lanes]
+        slot = x % 2**scale
+        s = owner[slot]
+        x = freq[s] * (x >> scale) + slot - cum[s]
+        if x < 2**16:
+            word = next(words, None)
+            if word is None:
+                raise source.corrupt("the words run out")
+            x = x * 2**16 + word
+        states[i % lanes] = x
+        symbols.append(s)
+    source.require(next(words, None) is None, "words are left over")
+    source.require(set(states) == {2**16}, "a last state is not 2^16")
+    return symbols
+
+
+def frequency_table(source: Cursor, scale: int) -> tuple[list[int], list[int], list[int]]:
+    """The frequency of each symbol, the sum of those below it, the symbol of each slot."""
+    first, last = source.uint(1), source.uint(1)
+    source.require(first <= last, f"a frequency table from {first} to {last}")
+    freq = [0] * 256
+    # 4 + 14 bits a symbol are the most that can be asked for; only what was used is taken.
+    bits = Bits(source.data[source.at : source.at + (18 * (last - first + 1) + 7) // 8])
+    for symbol in range(first, last + 1):
+        length = bits.take(4)
+        if length:
+            freq[symbol] = (1 << (length - 1)) + bits.take(length - 1)
+    source.take((bits.at + 7) // 8)
+    source.require(sum(freq) == 2**scale, f"frequencies that sum to {sum(freq)}")
+    source.require(scale < 12 or max(freq) < 4096, "a frequency of 4096")
+    owner = [symbol for symbol in range(256) for _ in range(freq[symbol])]
+    cum = [sum(freq[:symbol]) for symbol in range(256)]
+    return freq, cum, owner
+
+
+# 3.3 Integer stream
+
+
+def integer_stream(
+    source: Cursor, n: int, contexts: Sequence[int] | None = None, count: int = 1, width: int = 64
+) -> list[int]:
+    """The n values, below 2^width; `count` is C."""
+    s, m = source.uint(1), source.uint(1)
+    source.require(s <= 7 and m <= s, f"split {s}, {m}")
+    tokens = symbol_stream(source, n, contexts, count)
+    size = source.varint()
+    bits = Bits(source.take(size))
+    values = []
+    for t in tokens:
+        if t < 2**s:
+            values.append(t)
+            continue
+        q = t - 2**s
+        b = s + (q >> m) - m
+        source.require(b <= 63 - m, f"token {t} asks for {b} extra bits")
+        values.append((2**m + q % 2**m) * 2**b + bits.take(b))
+    source.require(size == (bits.at + 7) // 8, f"{size} bytes hold {bits.at} extra bits")
+    source.require(max(values) < 2**width, f"a value above {width} bits")
+    return values
+
+
+# 3.4 Fields
+
+
+def fields(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 4."""
+    E, M, W = chunk.dtype.exponent, chunk.dtype.mantissa, chunk.dtype.width
+    source.require(E > 0, f"fields of {chunk.dtype.name}")
+    k, z, w = source.uint(1), source.uint(1), source.uint(2)
+    source.require(k <= min(5, M) and k + z <= M, f"k = {k}, z = {z}")
+    x = source.varint()
+    source.require(x <= n, f"{x} escapes in {n} units")
+    escapes: list[int] = []
+    if x:
+        kind = source.uint(1)
+        source.require(kind <= 1, f"escape kind {kind}")
+        escapes = [source.uint(2)] * x if kind == 0 else [source.uint(2) for _ in range(x)]
+    symbols = symbol_stream(source, n)
+    source.require(symbols.count(0) == x, f"{symbols.count(0)} escapes, {x} promised")
+    r = W - E - k - z
+    rests = bit_planes(source, n, r)
+    pending = iter(escapes)
+    units = []
+    for symbol, rest in zip(symbols, rests, strict=True):
+        t = w + symbol if symbol else next(pending)
+        source.require(t < 2 ** (E + k), f"top field {t}")
+        sign, low = rest >> (r - 1), (rest % 2 ** (r - 1)) << z
+        units.append((sign << (W - 1)) | (t << (M - k)) | low)
+    return units
+
+
+def bit_planes(source: Cursor, n: int, r: int) -> list[int]:
+    """n values of r bits."""
+    values = [0] * n
+    at = 0
+    while r - at >= 8:
+        for i, byte in enumerate(source.take(n)):
+            values[i] |= byte << at
+        at += 8
+    for b in (4, 2, 1):
+        if r - at >= b:
+            for i, part in enumerate(bit_plane(source, n, b)):
+                values[i] |= part << at
+            at += b
+    return values
+
+
+def bit_plane(source: Cursor, n: int, b: int) -> list[int]:
+    """n values of b = 4, 2 or 1 bits."""
+    g = 32 * 8 // b
+    values: list[int] = []
+    for first in range(0, n, g):
+        v = min(g, n - first)
+        S = (v * b + 7) // 8
+        group = source.take(S)
+        values += [(group[i % S] >> (b * (i // S))) % 2**b for i in range(v)]
+    return values
+
+
+# 3.5 Palette
+
+
+def palette(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 5."""
+    count = source.uint(1) + 1
+    values = unpack(source.take(count * chunk.dtype.width // 8), chunk.dtype)
+    ascending = all(a < b for a, b in pairwise(values))
+    source.require(ascending, "a palette that is not ascending")
+    indices = symbol_stream(source, n)
+    source.require(max(indices) < count, f"index {max(indices)} into a palette of {count}")
+    return [values[i] for i in indices]
+
+
+# 3.6 Zero mask
+
+
+def zero_mask(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 6."""
+    v = source.varint()
+    source.require(1 <= v < n, f"{v} of {n} units are not zero")
+    mask = Bits(bytes(symbol_stream(source, (n + 7) // 8)))
+    flags = [mask.take(1) for _ in range(n)]
+    source.require(sum(flags) == v, f"a mask of {sum(flags)} units, {v} promised")
+    mode = source.uint(1)
+    source.require(mode in (0, 4, 5, 7), f"mode {mode} in a zero mask")
+    units = iter(MODES[mode](source, v, chunk, None))
+    return [next(units) if flag else 0 for flag in flags]
+
+
+# 3.7 Planes and base planes
+
+
+def planes(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 7."""
+    parts = [symbol_stream(source, n) for _ in range(chunk.dtype.width // 8)]
+    return [int.from_bytes(unit, "little") for unit in zip(*parts, strict=True)]
+
+
+def base_planes(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 8."""
+    return [u ^ b for u, b in zip(planes(source, n, chunk, None), base or [], strict=True)]
+
+
+# 3.8 Base steps
+
+
+def ordered(u: int, dtype: Dtype) -> int:
+    """o(u), a signed integer."""
+    half = 2 ** (dtype.width - 1)
+    return -(u - half) - 1 if dtype.exponent and u >= half else u
+
+
+def add_step(base: int, d: int, dtype: Dtype) -> int:
+    """The unit u with o(u) = o(base) + d modulo 2^W."""
+    o = (ordered(base, dtype) + d) % 2**dtype.width
+    half = 2 ** (dtype.width - 1)
+    # Modulo 2^W, o is -(u - half) - 1 = 2^W - 1 - (u - half) for a set sign bit.
+    return 2**dtype.width - 1 - o + half if dtype.exponent and o >= half else o
+
+
+def read_steps(source: Cursor, chunk: Chunk, base: list[int]) -> list[int]:
+    """The units that lie the coded steps away from those of `base`."""
+    dtype = chunk.dtype
+    C, c = source.uint(1), source.uint(2)
+    source.require(1 <= C <= (16 if dtype.exponent else 1), f"{C} contexts")
+    exponents = [(u >> dtype.mantissa) % 2**dtype.exponent for u in base]
+    contexts = [min(max(e - c, 0), C - 1) for e in exponents]
+    values = integer_stream(source, len(base), contexts, C, dtype.width)
+    return [add_step(b, unzigzag(v), dtype) for b, v in zip(base, values, strict=True)]
+
+
+def base_steps(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 9."""
+    return read_steps(source, chunk, base or [])
+
+
+# 3.9 Base sparse
+
+
+def base_sparse(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 10."""
+    units = list(base or [])
+    v = source.varint()
+    source.require(1 <= v < n, f"{v} of {n} units differ")
+    places = []
+    at = -1
+    for gap in integer_stream(source, v):
+        at += gap + 1
+        source.require(at < n, f"a change at place {at} of {n} units")
+        places.append(at)
+    changed = read_steps(source, chunk, [units[i] for i in places])
+    for i, unit in zip(places, changed, strict=True):
+        units[i] = unit
+    return units
+
+
+# 3.10 Decimal
+
+
+def decimal(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Modes 11 and 12."""
+    return read_decimal(source, n, chunk, base, lambda: map(unzigzag, integer_stream(source, n)))
+
+
+def decimal_lzma(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Modes 13 and 14."""
+    return read_decimal(source, n, chunk, base, lambda: xz_integers(source, n))
+
+
+def xz_integers(source: Cursor, n: int) -> tuple[int, ...]:
+    """The w' of modes 13 and 14."""
+    stream = source.take(source.varint())
+    # 64 MiB of dictionary and what the decoder needs around it.
+    inflater = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=80 * 2**20)
+    try:
+        data = inflater.decompress(stream, 8 * n + 1)
+    except lzma.LZMAError as error:
+        raise source.corrupt(f"xz: {error}") from None
+    done = inflater.eof and not inflater.unused_data and len(data) == 8 * n
+    source.require(done, f"the xz stream does not hold exactly {n} integers")
+    return struct.unpack(f"<{n}q", data)
+
+
+def read_decimal(source: Cursor, n: int, chunk: Chunk, base: Base, integers: Callable) -> list[int]:
+    """Exceptions, then what `integers` reads, then the arithmetic."""
+    source.require(chunk.dtype.exponent > 0, f"decimal digits of {chunk.dtype.name}")
+    source.require(chunk.state.digits is not None, "decimal digits in a lossless file")
+    exceptions = {}
+    at = -1
+    for _ in range(source.varint()):
+        at += source.varint() + 1
+        source.require(at < n, f"an exception at place {at} of {n} units")
+        exceptions[at] = source.uint(chunk.dtype.width // 8)
+    units = []
+    divisor = float(10 ** (chunk.state.digits or 0))
+    for i, w in enumerate(integers()):
+        if i in exceptions:
+            units.append(exceptions[i])
+            continue
+        value = float(w) / divisor
+        if chunk.dtype.width != 64:
+            value = to_float(to_unit(value, 8, 23), 8, 23)
+        if base is not None:
+            value = add(to_float(base[i], chunk.dtype.exponent, chunk.dtype.mantissa), value, chunk)
+        units.append(to_unit(value, chunk.dtype.exponent, chunk.dtype.mantissa))
+    return units
+
+
+def add(base: float, value: float, chunk: Chunk) -> float:
+    """One IEEE addition. A sum of two binary32 numbers that is rounded to binary64 and then to
+    binary32 equals the one that is rounded once, since 53 >= 2 * 24 + 2."""
+    if not math.isfinite(base):
+        raise CorruptError(
+            f"tensor number {chunk.number}: a base that is not finite, and no exception"
+        )
+    total = base + value
+    return total if chunk.dtype.width == 64 else to_float(to_unit(total, 8, 23), 8, 23)
+
+
+def to_float(unit: int, E: int, M: int) -> float:
+    """The value of a float of E and M bits."""
+    top, low = (unit >> M) % 2**E, unit % 2**M
+    bias = 2 ** (E - 1) - 1
+    if top == 2**E - 1:
+        value = math.nan if low else math.inf
+    else:
+        value = math.ldexp(low + (2**M if top else 0), max(top, 1) - bias - M)
+    return -value if unit >> (E + M) else value
+
+
+def to_unit(value: float, E: int, M: int) -> int:
+    """The nearest float of E and M bits, ties to even; too large ones become infinite."""
+    sign = (1 if math.copysign(1, value) < 0 else 0) << (E + M)
+    infinity = (2**E - 1) << M
+    if math.isinf(value):
+        return sign | infinity
+    fraction, power = math.frexp(abs(value))
+    whole, power = int(math.ldexp(fraction, 53)), power - 53  # value = whole * 2^power
+    lowest = 2 - 2 ** (E - 1)  # exponent of the smallest normal number
+    exponent = max(whole.bit_length() - 1 + power, lowest) if whole else lowest
+    shift = exponent - M - power
+    if shift > 0:
+        whole, tail = whole >> shift, whole % (1 << shift)
+        whole += tail * 2 + (whole & 1) > 1 << shift
+    else:
+        whole <<= -shift
+    return sign | min(((exponent - lowest) << M) + whole, infinity)
+
+
+MODES: dict[int, Block] = {
+    0: raw,
+    1: constant,
+    2: tensor_copy,
+    3: base_copy,
+    4: fields,
+    5: palette,
+    6: zero_mask,
+    7: planes,
+    8: base_planes,
+    9: base_steps,
+    10: base_sparse,
+    11: decimal,
+    12: decimal,
+    13: decimal_lzma,
+    14: decimal_lzma,
+}
+BASE_MODES = {3, 8, 9, 10, 12, 14}
+
+
+# ---------------------------------------------------------------------------------------------
+# 4. Digests
+
+
+def tensor_digest(tensor: Tensor) -> bytes:
+    """32 bytes that name dtype, shape and data."""
+    dims = struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape)
+    return blake3(tensor.unit.name.encode() + b"\0" + dims + tensor.data).digest()
+
+
+def check_digests(state: State) -> None:
+    """Recomputes all digests."""
+    whole = blake3()
+    for tensor in sorted(state.tensors, key=lambda t: t.name.encode()):
+        digest = tensor_digest(tensor)
+        if digest[:16] != tensor.digest:
+            raise ChecksumError(f"tensor {tensor.name!r}: its digest is {digest.hex()}")
+        name = tensor.name.encode()
+        whole.update(struct.pack("<I", len(name)) + name + digest)
+    if whole.digest() != state.digest:
+        raise ChecksumError(f"index: the state digest is {whole.hexdigest()}")
+    state.checked = True
+
+
+# ---------------------------------------------------------------------------------------------
+# The command
+
+
+def write_folder(state: State, folder: Path) -> None:
+    """Tensors in numbered files, since a name can be anything, and tensors.json with the rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for i, t in enumerate(state.tensors):
+        (folder / f"{i:06}.bin").write_bytes(t.data)
+        entries.append({"name": t.name, "dtype": t.unit.name, "shape": t.shape})
+    for i, s in enumerate(state.sources):
+        (folder / f"source-{i:06}.skeleton").write_bytes(s.skeleton)
+    sources = [[s.path, KINDS[s.kind], s.tensors] for s in state.sources]
+    record = {"digest": state.digest.hex(), "tensors": entries, "sources": sources}
+    (folder / "tensors.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def read_base(path: Path) -> State:
+    """A .limosa file that needs no base itself, or a folder that -o wrote."""
+    if path.is_file():
+        return decode(path.read_bytes())
+    record = json.loads((path / "tensors.json").read_text(encoding="utf-8"))
+    codes = {dtype.name: code for code, dtype in enumerate(DTYPES)}
+    state = State(digest=bytes.fromhex(record["digest"]))
+    for i, entry in enumerate(record["tensors"]):
+        data = (path / f"{i:06}.bin").read_bytes()
+        shape = tuple(entry["shape"])
+        state.tensors.append(Tensor(entry["name"], codes[entry["dtype"]], shape, data))
+    return state
+
+
+def print_state(state: State) -> None:
+    """Tab-separated lines on standard output."""
+    for t in state.tensors:
+        digest = tensor_digest(t).hex() if blake3 is not None else t.digest.hex() + "..."
+        shape = "x".join(map(str, t.shape)) or "scalar"
+        print(f"{t.name}\t{t.unit.name}\t{shape}\t{crc32c(t.data):08x}\t{digest}")
+    for s in state.sources:
+        numbers = f"{len(s.tensors)} tensors, {len(s.skeleton)} bytes of skeleton"
+        print(f"source {s.path!r}\t{KINDS[s.kind]}\t{numbers}")
+    print(f"state\t{state.digest.hex()}\t{'verified' if state.checked else 'NOT verified'}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(description="Decode a .limosa file, slowly.")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--base", type=Path, help="a .limosa file, or a folder that -o wrote")
+    parser.add_argument("-o", "--output", type=Path, help="folder for the bytes of the tensors")
+    options = parser.parse_args(arguments)
+    try:
+        base = read_base(options.base) if options.base else None
+        state = decode(options.file.read_bytes(), base)
+    except ReferenceError as error:
+        print(f"{error.kind}: {error}", file=sys.stderr)
+        return 3 if isinstance(error, BaseMismatchError) else 1
+    if not state.checked:
+        print("digests were not verified: `pip install blake3` for that", file=sys.stderr)
+    print_state(state)
+    if options.output:
+        write_folder(state, options.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
