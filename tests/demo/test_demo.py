@@ -1,0 +1,74 @@
+"""`limosa demo` does the main job, and its models are what the script in the repository makes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from limosa.cli import demo
+from limosa.demo import models
+
+
+@pytest.fixture(scope="module")
+def shipments(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("demo")
+    done = CliRunner().invoke(demo.command, ["--json", "--keep", str(folder)])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.output)
+
+
+def test_every_model_arrives_exactly(shipments: list[dict]):
+    assert len(shipments) == len(models()) == 3
+    assert all(shipment["exact"] for shipment in shipments)
+
+
+def test_each_shipment_is_smaller_than_the_standard_library_makes_it(shipments: list[dict]):
+    for shipment in shipments:
+        assert shipment["limosa"] < min(shipment["gzip"], shipment["lzma"], shipment["xor_lzma"])
+
+
+def test_updates_are_much_smaller_than_models(shipments: list[dict]):
+    whole, *updates = (shipment["limosa"] for shipment in shipments)
+    assert max(updates) < whole / 3
+
+
+def test_the_table_says_that_all_is_well():
+    done = CliRunner().invoke(demo.command)
+    assert done.exit_code == 0
+    assert "3 of 3 exact" in " ".join(done.output.split())
+
+
+def test_a_difference_is_a_failure(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(demo, "same", lambda one, other: False)
+    done = CliRunner().invoke(demo.command)
+    assert done.exit_code == 1
+    assert "DIFFERENT" in done.output
+
+
+def test_the_models_are_small_and_of_one_layout():
+    sizes = {path.stat().st_size for path in models()}
+    assert len(sizes) == 1
+    assert 3 * sizes.pop() < 2_000_000
+
+
+def test_the_script_repeats_itself(tmp_path: Path, repository: Path):
+    # Without the first training, to take seconds; the shipped files come from the same code.
+    runs = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        script = repository / "scripts/make_demo_models.py"
+        subprocess.run(
+            [sys.executable, script, folder, "--epochs", "0"],
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+        runs.append([(path.name, path.read_bytes()) for path in sorted(folder.iterdir())])
+    assert runs[0] == runs[1]
+    assert [(path.name, path.stat().st_size) for path in models()] == [
+        (name, len(data)) for name, data in runs[0]
+    ]
