@@ -1,0 +1,41 @@
+"""``limosa apply``: a model and an update to the next model."""
+
+from __future__ import annotations
+
+import click
+
+from limosa.cli import options, progress, report
+from limosa.limits import Limits
+
+
+@click.command("apply")
+@click.argument("base", type=options.STORED_INPUT)
+@click.argument("update", type=options.INPUT)
+@options.output_option("Where to write NEW; - is standard output.")
+@options.threads_option
+@options.limits_option
+@options.json_option()
+def command(
+    base: str, update: str, output: str, threads: int | None, limits: Limits, as_json: bool
+) -> None:
+    """Apply UPDATE to BASE, which gives the new model byte for byte.
+
+    Another base than that which the update was made from is refused with status 3, before
+    anything is written.
+
+    \b
+    limosa apply v1.safetensors v1-to-v2.limosa -o v2.safetensors
+    """
+    report.refuse_json_on_stream(as_json, output)
+    from limosa.exchange import local
+
+    with progress.progress_bar("apply", progress.size_on_disk(update)) as advance:
+        result = local.apply(
+            base,
+            options.source(update),
+            options.sink(output),
+            threads=threads,
+            progress=advance,
+            limits=limits,
+        )
+    report.written(output, result.bytes_in, result.bytes_out, result.digest, as_json)

@@ -1,0 +1,44 @@
+"""``limosa decompress``: a .limosa file to the model that it holds."""
+
+from __future__ import annotations
+
+import click
+
+from limosa.cli import options, progress, report
+from limosa.limits import Limits
+
+
+@click.command("decompress")
+@click.argument("input_", type=options.INPUT, metavar="IN")
+@options.output_option("Where to write: a file, a folder for a model folder, or -.")
+@options.base_option("The model that IN was compressed against.")
+@options.threads_option
+@options.limits_option
+@options.json_option()
+def command(
+    input_: str,
+    output: str,
+    base: str | None,
+    threads: int | None,
+    limits: Limits,
+    as_json: bool,
+) -> None:
+    """Restore what was compressed, byte for byte.
+
+    \b
+    limosa decompress model.limosa -o model.safetensors
+    limosa decompress folder.limosa -o folder
+    """
+    report.refuse_json_on_stream(as_json, output)
+    from limosa.exchange import local
+
+    with progress.progress_bar("decompress", progress.size_on_disk(input_)) as advance:
+        result = local.decompress(
+            options.source(input_),
+            options.sink(output),
+            base=base,
+            threads=threads,
+            progress=advance,
+            limits=limits,
+        )
+    report.written(output, result.bytes_in, result.bytes_out, result.digest, as_json)

@@ -1,0 +1,123 @@
+"""``limosa``: finds the command, runs it, and turns errors into messages and exit statuses."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Final, NoReturn, cast
+
+import click
+
+from limosa.errors import BaseMismatchError, ConfigError, LimosaError, MissingExtraError
+
+DONE: Final = 0
+BAD_FILE: Final = 1
+USAGE: Final = 2
+BASE_MISMATCH: Final = 3
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+#: Each is a module of this package with a ``command``; the order is that of ``limosa --help``.
+COMMANDS: Final = ("compress", "decompress", "diff", "apply", "inspect", "verify", "demo")
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order of the help text."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"limosa.cli.{cmd_name}")
+        return cast(click.Command, module.command)
+
+
+def show_version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    """Print the version and end; importlib.metadata is slow, so it is imported only here."""
+    if not value or context.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"limosa {version('limosa')}")
+    context.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 done, 1 a bad file, 2 usage, 3 another base is needed, 130 interrupted.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=show_version,
+    help="Show the version and exit.",
+)
+def group() -> None:
+    """Send models, and differences of models, in as few bytes as can be.
+
+    A file named - is standard input or standard output.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and end the process with its exit status."""
+    # Termination then unwinds the stack like Ctrl-C does, which removes temporary files.
+    signal.signal(signal.SIGTERM, terminate)
+    sys.exit(run(arguments))
+
+
+def terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Handle SIGTERM."""
+    raise SystemExit(TERMINATED)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status and lets no error through but SystemExit."""
+    try:
+        status = group.main(arguments, prog_name="limosa", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return fail("interrupted", INTERRUPTED)
+    except LimosaError as error:
+        return fail(str(error), status_of(error))
+    except BrokenPipeError:
+        # The reader of our output has gone. Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BAD_FILE
+    except OSError as error:
+        return fail(f"{error.filename or 'input or output'}: {error.strerror or error}", BAD_FILE)
+    except MemoryError:
+        return fail("not enough memory; pass a smaller --limit max_total_bytes=N", BAD_FILE)
+    return status if isinstance(status, int) else DONE
+
+
+def status_of(error: LimosaError) -> int:
+    """The exit status for an error."""
+    if isinstance(error, BaseMismatchError):
+        return BASE_MISMATCH
+    if isinstance(error, ConfigError | MissingExtraError):
+        return USAGE
+    return BAD_FILE
+
+
+def fail(message: str, status: int) -> int:
+    """Say what went wrong on standard error; returns `status`."""
+    click.echo(f"limosa: {message}", err=True)
+    return status
+
+
+if __name__ == "__main__":
+    main()
