@@ -11,7 +11,6 @@ against. Only the standard library is needed; digests (BLAKE3 is not in it) are 
 prints the tensors and, with -o, writes their bytes and a tensors.json, which --base accepts.
 """
 
-# ruff: noqa: N803, N806 - E, M, W, C, S are the letters of docs/format.md
 from __future__ import annotations
 
 import argparse
@@ -357,6 +356,8 @@ DTYPES = [
     Dtype("C64", 64, 32, 8, 23),
     Dtype("F6_E2M3", 6, 8),
     Dtype("F6_E3M2", 6, 8),
+    Dtype("F8_E4M3FNUZ", 8, 8),
+    Dtype("F8_E5M2FNUZ", 8, 8),
 ]
 KINDS = ("tensors", "safetensors", "npz", "torch", "onnx", "bytes")
 
@@ -522,8 +523,8 @@ def read_payload(source: Cursor, chunk: Chunk, count: int) -> list[int]:
         n = source.varint() or left
         source.require(n <= left, f"a block of {n} units where {left} are left")
         source.require(mode in MODES, f"mode {mode}")
-        if mode == 2:
-            source.require(n == count, "a tensor copy of a part of a chunk")
+        if mode in WHOLE_MODES:
+            source.require(n == count, f"mode {mode} for a part of a chunk")
         base = None
         if mode in BASE_MODES:
             source.require(chunk.base is not None, f"mode {mode} without a base")
@@ -826,8 +827,8 @@ def decimal_lzma(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
 def xz_integers(source: Cursor, n: int) -> tuple[int, ...]:
     """The w' of modes 13 and 14."""
     stream = source.take(source.varint())
-    # 64 MiB of dictionary and what the decoder needs around it.
-    inflater = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=80 * 2**20)
+    # 32 MiB of dictionary, and more than the decoder needs around it.
+    inflater = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=64 * 2**20)
     try:
         data = inflater.decompress(stream, 8 * n + 1)
     except lzma.LZMAError as error:
@@ -849,28 +850,29 @@ def read_decimal(source: Cursor, n: int, chunk: Chunk, base: Base, integers: Cal
         exceptions[at] = source.uint(chunk.dtype.width // 8)
     units = []
     divisor = float(10 ** (chunk.state.digits or 0))
+    E, M = chunk.dtype.exponent, chunk.dtype.mantissa
     for i, w in enumerate(integers()):
         if i in exceptions:
             units.append(exceptions[i])
             continue
-        value = float(w) / divisor
-        if chunk.dtype.width != 64:
-            value = to_float(to_unit(value, 8, 23), 8, 23)
+        unit = rounded(float(w) / divisor, E, M)
         if base is not None:
-            value = add(to_float(base[i], chunk.dtype.exponent, chunk.dtype.mantissa), value, chunk)
-        units.append(to_unit(value, chunk.dtype.exponent, chunk.dtype.mantissa))
+            b = to_float(base[i], E, M)
+            source.require(math.isfinite(b), "a base that is not finite, and no exception")
+            unit = rounded(b + to_float(unit, E, M), E, M)
+        units.append(unit)
     return units
 
 
-def add(base: float, value: float, chunk: Chunk) -> float:
-    """One IEEE addition. A sum of two binary32 numbers that is rounded to binary64 and then to
-    binary32 equals the one that is rounded once, since 53 >= 2 * 24 + 2."""
-    if not math.isfinite(base):
-        raise CorruptError(
-            f"tensor number {chunk.number}: a base that is not finite, and no exception"
-        )
-    total = base + value
-    return total if chunk.dtype.width == 64 else to_float(to_unit(total, 8, 23), 8, 23)
+def rounded(value: float, E: int, M: int) -> int:
+    """The unit for a double: by way of binary32, unless it is F64.
+
+    So a sum of two binary32 numbers is rounded twice, which gives what IEEE 754 calls one operation
+    in binary32, because 53 >= 2 * 24 + 2.
+    """
+    if E == 11:
+        return to_unit(value, E, M)
+    return to_unit(to_float(to_unit(value, 8, 23), 8, 23), E, M)
 
 
 def to_float(unit: int, E: int, M: int) -> float:
@@ -920,6 +922,7 @@ MODES: dict[int, Block] = {
     13: decimal_lzma,
     14: decimal_lzma,
 }
+WHOLE_MODES = {2, 13, 14}
 BASE_MODES = {3, 8, 9, 10, 12, 14}
 
 

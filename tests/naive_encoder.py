@@ -6,7 +6,6 @@ reference/limosa_reference.py. Functions are named after the sections of docs/fo
 units as lists of unsigned integers.
 """
 
-# ruff: noqa: N803 - E, M, W, C, S are the letters of docs/format.md
 from __future__ import annotations
 
 import lzma
@@ -21,6 +20,7 @@ from blake3 import blake3
 NAMES = [
     "F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "I64", "I32", "I16", "I8",
     "U64", "U32", "U16", "U8", "BOOL", "C64", "F6_E2M3", "F6_E3M2",
+    "F8_E4M3FNUZ", "F8_E5M2FNUZ",
 ]  # fmt: skip
 WIDTHS = dict.fromkeys(NAMES, 8) | {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16,

@@ -357,8 +357,9 @@ def test_decimal(dtype: str, digits: int, coder: str, with_base: bool):
     quotient = np.array(integers, np.int64).astype(np.float64) / np.float64(10**digits)
     wide = np.float64 if dtype == "F64" else np.float32
     with np.errstate(over="ignore"):
-        values = quotient.astype(wide)
-        values = (base.astype(wide) + values if with_base else values).astype(kind)
+        values = quotient.astype(wide).astype(kind)
+        if with_base:
+            values = (base.astype(wide) + values.astype(wide)).astype(kind)
     units = values.view(unsigned).tolist()
     infinity = (2 ** naive.FLOATS[dtype][0] - 1) << naive.FLOATS[dtype][1]
     exceptions = {10: infinity, 11: infinity + 1, 199: 0}
