@@ -1,0 +1,298 @@
+"""From tensors to a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limosa import _core
+from limosa.codec.base import Base
+from limosa.codec.config import Digits, Lossless, Quality, thread_count
+from limosa.codec.constants import (
+    BATCH_BYTES,
+    BATCH_TENSORS,
+    CHUNK_UNITS,
+    COPY_MIN_BYTES,
+    FLOAT_DTYPES,
+    MODE_TENSOR_COPY,
+    UNIT_BYTES,
+    chunk_count,
+    core_dtype,
+)
+from limosa.codec.cursor import put_varint
+from limosa.codec.digests import digests_of
+from limosa.codec.frames import Frames, Piece, decode_pieces
+from limosa.codec.index import Index, write_index
+from limosa.codec.layout import Layout, write_header
+from limosa.codec.lzma_decimal import encode_payload
+from limosa.codec.plan import Plan, make_plan
+from limosa.errors import ConfigError
+from limosa.files.bundle import Bundle
+from limosa.tensors import Bytes, TensorSpec, state_digest
+
+# Frames as bytes, and the lengths of their payloads.
+_Coded = tuple[Bytes | bytes, NDArray[np.uint32]]
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """What came of an encoding.
+
+    Attributes:
+        bytes_in: bytes of all tensors.
+        bytes_out: bytes of the stream.
+        digest: the state digest of what decoding gives.
+    """
+
+    bytes_in: int
+    bytes_out: int
+    digest: bytes
+
+
+def encode(
+    bundle: Bundle,
+    sink: Callable[[bytes | memoryview], object],
+    *,
+    base: Base | None = None,
+    quality: Quality | None = None,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> EncodeResult:
+    """Encode *bundle* and give the stream to *sink* in large pieces, in order.
+
+    Args:
+        bundle: the tensors; over a pipe, one batch of them is in memory at a time.
+        sink: is called with buffers that it must use or copy before it returns.
+        base: tensors that the receiver holds.
+        quality: :class:`Lossless` unless given.
+        threads: how many to use; None for all processors. The stream does not depend on it.
+        progress: is called with the number of tensor bytes done since the last call.
+
+    Raises:
+        ConfigError: a setting is out of range.
+        LimosaError: whatever reading *bundle* raises.
+
+    >>> from limosa.files import bundle_from_tensors
+    >>> parts = []
+    >>> encode(bundle_from_tensors({}), parts.append).bytes_in
+    0
+    """
+    return _Encoding(bundle, sink, base, quality or Lossless(), thread_count(threads)).run(progress)
+
+
+class _Encoding:
+    def __init__(
+        self,
+        bundle: Bundle,
+        sink: Callable[[bytes | memoryview], object],
+        base: Base | None,
+        quality: Quality,
+        threads: int,
+    ) -> None:
+        if not isinstance(quality, (Lossless, Digits)):
+            raise ConfigError("unknown quality", found=repr(quality), allowed="Lossless, Digits")
+        self._bundle = bundle
+        self._sink = sink
+        self._base = base
+        self._quality = quality
+        self._threads = threads
+        self._written = 0
+        self._digests: list[bytes] = []
+        self._lengths: list[NDArray[np.uint32]] = []
+        self._plan: Plan = make_plan(bundle, base, quality, threads)
+        # Only over a pipe: form and digest of a tensor -> its number.
+        self._seen: dict[tuple[str, tuple[int, ...], bytes], int] = {}
+        self._layout = Layout(
+            specs=tuple(bundle.specs),
+            sources=tuple(bundle.sources),
+            quality=quality,
+            base_digest=None if base is None else base.digest,
+            base_names=self._plan.base_names,
+            kept=self._plan.kept,
+        )
+
+    def run(self, progress: Callable[[int], None] | None) -> EncodeResult:
+        self._write(write_header(self._layout))
+        batch: list[tuple[TensorSpec, Bytes]] = []
+        held = total = 0
+        for spec, data in self._bundle:
+            if batch and (held + data.nbytes > BATCH_BYTES or len(batch) >= BATCH_TENSORS):
+                self._flush(batch, progress, held)
+                held = 0
+            batch.append((spec, data))
+            held += data.nbytes
+            total += data.nbytes
+        self._flush(batch, progress, held)
+        digest = self._write_index()
+        return EncodeResult(total, self._written, digest)
+
+    def _write_index(self) -> bytes:
+        names = [spec.name for spec in self._layout.specs]
+        state = state_digest(zip(names, self._digests, strict=True))
+        lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.uint32)
+        counts = [chunk_count(spec) for spec in self._layout.specs]
+        index = Index(lengths, tuple(self._digests), state)
+        self._write(write_index(index, counts, self._written))
+        return state
+
+    def _flush(
+        self,
+        batch: list[tuple[TensorSpec, Bytes]],
+        progress: Callable[[int], None] | None,
+        held: int,
+    ) -> None:
+        if not batch:
+            return
+        first = len(self._digests)
+        digests = digests_of(batch, self._threads)
+        copies = self._copies(first, batch, digests)
+        for start, end, source in _runs(len(batch), copies):
+            run = batch[start:end]
+            if source is not None:
+                self._put(_copy_frames(run[0][0], source))
+                self._digests.append(self._digests[source])
+            elif isinstance(self._quality, Digits):
+                self._encode_lossy(first + start, run, digests[start:end])
+            else:
+                self._put(self._encode_run(run, self._base_data(first + start, run)))
+                self._digests += digests[start:end]
+        batch.clear()
+        if progress is not None:
+            progress(held)
+
+    def _copies(
+        self, first: int, batch: Sequence[tuple[TensorSpec, Bytes]], digests: Sequence[bytes]
+    ) -> dict[int, int]:
+        """Positions in the batch that are copies -> number of the tensor copied."""
+        if not self._plan.look_back:
+            found = {n - first: self._plan.copies.get(n) for n in range(first, first + len(batch))}
+            return {position: source for position, source in found.items() if source is not None}
+        copies = {}
+        for position, ((spec, data), digest) in enumerate(zip(batch, digests, strict=True)):
+            number = first + position
+            source = self._seen.setdefault((spec.dtype, spec.shape, digest), number)
+            if source != number and spec.nbytes >= COPY_MIN_BYTES:
+                (base,) = self._base_data(number, [(spec, data)])
+                if base is None or not np.array_equal(base, data):
+                    copies[position] = source
+        return copies
+
+    def _base_data(self, first: int, run: Sequence[tuple[TensorSpec, Bytes]]) -> list[Bytes | None]:
+        if self._base is None:
+            return [None] * len(run)
+        names = self._plan.base_names
+        return [
+            self._base.data(spec.name if names is None else names[first + i], spec)
+            for i, (spec, _) in enumerate(run)
+        ]
+
+    def _encode_run(
+        self, run: Sequence[tuple[TensorSpec, Bytes]], bases: list[Bytes | None]
+    ) -> _Coded:
+        return _core.encode_tensors(
+            [data for _, data in run],
+            bases,
+            [core_dtype(spec.dtype) for spec, _ in run],
+            digits=self._layout.digits,
+            threads=self._threads,
+        )
+
+    def _encode_lossy(
+        self, first: int, run: Sequence[tuple[TensorSpec, Bytes]], digests: Sequence[bytes]
+    ) -> None:
+        """Encode, decode what was written, and record the digests of that."""
+        bases = self._base_data(first, run)
+        start = 0
+        for lossy, group in groupby(run, lambda pair: pair[0].dtype in FLOAT_DTYPES):
+            part = list(group)
+            end = start + len(part)
+            coded = self._encode_part(part, bases[start:end], lossy)
+            if lossy:
+                decoded = self._decode(first + start, part, bases[start:end], coded)
+                self._digests += digests_of(decoded, self._threads)
+            else:
+                self._digests += digests[start:end]
+            self._put(coded)
+            start = end
+
+    def _encode_part(
+        self, run: Sequence[tuple[TensorSpec, Bytes]], bases: list[Bytes | None], lossy: bool
+    ) -> _Coded:
+        if lossy and isinstance(self._quality, Digits) and self._quality.coder == "lzma":
+            return _lzma_frames(run, bases, self._quality.p)
+        return self._encode_run(run, bases)
+
+    def _decode(
+        self,
+        first: int,
+        run: Sequence[tuple[TensorSpec, Bytes]],
+        bases: Sequence[Bytes | None],
+        coded: _Coded,
+    ) -> list[tuple[TensorSpec, Bytes]]:
+        frames, lengths = coded
+        outs = [np.empty(data.nbytes, np.uint8) for _, data in run]
+        pieces = [Piece(first + i, spec, outs[i], bases[i]) for i, (spec, _) in enumerate(run)]
+        held = Frames(np.frombuffer(frames, np.uint8), lengths, self._written)
+        decode_pieces(self._layout, pieces, held, _no_source, set(), self._threads)
+        return [(spec, out) for (spec, _), out in zip(run, outs, strict=True)]
+
+    def _put(self, coded: _Coded) -> None:
+        frames, lengths = coded
+        self._lengths.append(lengths)
+        self._write(frames if isinstance(frames, bytes) else frames.data)
+
+    def _write(self, piece: bytes | memoryview) -> None:
+        if len(piece):
+            self._sink(piece)
+            self._written += len(piece)
+
+
+def _runs(size: int, copies: dict[int, int]) -> list[tuple[int, int, int | None]]:
+    """The batch as runs to encode (start, end, None) and single copies (start, end, source)."""
+    runs: list[tuple[int, int, int | None]] = []
+    start = 0
+    for position, source in sorted(copies.items()):
+        if start < position:
+            runs.append((start, position, None))
+        runs.append((position, position + 1, source))
+        start = position + 1
+    if start < size:
+        runs.append((start, size, None))
+    return runs
+
+
+def _copy_frames(spec: TensorSpec, source: int) -> _Coded:
+    payload = bytearray([MODE_TENSOR_COPY, 0])
+    put_varint(payload, source)
+    count = chunk_count(spec)
+    return _frame(bytes(payload)) * count, np.full(count, len(payload), np.uint32)
+
+
+def _lzma_frames(
+    run: Sequence[tuple[TensorSpec, Bytes]], bases: Sequence[Bytes | None], digits: int
+) -> _Coded:
+    frames = bytearray()
+    lengths = []
+    for (spec, data), base in zip(run, bases, strict=True):
+        size = CHUNK_UNITS * UNIT_BYTES[spec.dtype]
+        for start in range(0, data.nbytes, size):
+            part = slice(start, start + size)
+            payload = encode_payload(
+                data[part], None if base is None else base[part], spec.dtype, digits
+            )
+            frames += _frame(payload)
+            lengths.append(len(payload))
+    return bytes(frames), np.array(lengths, np.uint32)
+
+
+def _frame(payload: bytes) -> bytes:
+    head = len(payload).to_bytes(4, "little") + _core.crc32c(payload).to_bytes(4, "little")
+    return head + payload
+
+
+def _no_source(number: int) -> Bytes:
+    raise AssertionError(f"an encoder never copies within a batch: {number}")
