@@ -141,7 +141,8 @@ class TreeDecoder:
         if tag in _SCALARS:
             return _SCALARS[tag](*args)
         if tag == "complex":
-            return complex(*(self.decode(arg, depth + 1) for arg in args))
+            real, imaginary = (self.decode(arg, depth + 1) for arg in args)
+            return complex(real, imaginary)
         if tag == "ref":
             value = self._begun[args[0]] if args[0] >= 0 else _UNKNOWN
             if value is _UNKNOWN:
