@@ -11,7 +11,7 @@ import limosa
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(limosa.__path__, "limosa.")
-    if module.name not in {"limosa._core", "limosa.cli.__main__"}
+    if module.name != "limosa._core"
 )
 
 

@@ -42,7 +42,7 @@ def test_command_lines(repository: Path, tmp_path: Path):
     lines = re.findall(r"^\$ limosa (.+)$", (repository / "README.md").read_text("utf-8"), re.M)
     assert lines
     for line in lines:
-        command = [sys.executable, "-m", "limosa.cli", *shlex.split(line)]
+        command = [sys.executable, "-m", "limosa.cli.main", *shlex.split(line)]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"limosa {line}: {done.stderr}"
     for copy, model in (("copy", models()[0]), ("v2-received", models()[1])):
