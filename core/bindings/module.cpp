@@ -1,0 +1,264 @@
+// The only file that sees nanobind: checks, allocates, lets go of the GIL, raises.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "limosa/batch.hpp"
+#include "limosa/crc32c.hpp"
+
+namespace nb = nanobind;
+using namespace limosa;
+
+namespace {
+
+using Buffer = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Output = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Lengths = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+constexpr size_t kFrameHeader = 8;
+
+// A failure of one chunk, with its place; becomes CoreError(kind, tensor, chunk, byte, message) in Python.
+struct ChunkError {
+  const char* kind;
+  size_t tensor, chunk, byte;
+  std::string message;
+};
+
+PyObject* core_error = nullptr;
+
+const char* kind_name(DecodeError::Kind kind) {
+  return kind == DecodeError::truncated ? "truncated" : kind == DecodeError::checksum ? "checksum" : "corrupt";
+}
+
+struct Chunk {
+  size_t tensor, index, first, n;  // first and n in units
+};
+
+std::vector<Chunk> split_chunks(const std::vector<size_t>& bytes, const std::vector<unsigned>& dtypes) {
+  std::vector<Chunk> chunks;
+  for (size_t t = 0; t < bytes.size(); ++t) {
+    const size_t units = bytes[t] / kDtypes[dtypes[t]].unit_bytes();
+    for (size_t at = 0, i = 0; at < units; at += kChunkUnits, ++i)
+      chunks.push_back({t, i, at, std::min(kChunkUnits, units - at)});
+  }
+  return chunks;
+}
+
+std::vector<const uint8_t*> optional_buffers(const nb::list& list, const std::vector<size_t>& bytes, const char* what) {
+  std::vector<const uint8_t*> pointers;
+  if (nb::len(list) != bytes.size()) throw nb::value_error("lists differ in length");
+  for (nb::handle h : list) {
+    if (h.is_none()) {
+      pointers.push_back(nullptr);
+      continue;
+    }
+    const auto b = nb::cast<Buffer>(h);
+    if (b.size() != bytes[pointers.size()])
+      throw nb::value_error((std::string(what) + " and tensor differ in size").c_str());
+    pointers.push_back(b.data());
+  }
+  return pointers;
+}
+
+void check_dtypes(const std::vector<unsigned>& dtypes, const std::vector<size_t>& bytes) {
+  if (dtypes.size() != bytes.size()) throw nb::value_error("lists differ in length");
+  for (size_t i = 0; i < dtypes.size(); ++i)
+    if (dtypes[i] >= kDtypeCount || bytes[i] % kDtypes[dtypes[i]].unit_bytes())
+      throw nb::value_error("unknown dtype, or a size that is not a whole number of units");
+}
+
+void check_digits(int digits) {
+  if (digits > static_cast<int>(kMaxDigits)) throw nb::value_error("digits above 18");
+}
+
+template <class T>
+nb::ndarray<nb::numpy, T, nb::ndim<1>> to_numpy(std::unique_ptr<T[]> data, size_t size) {
+  T* raw = data.release();
+  nb::capsule owner(raw, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+  return nb::ndarray<nb::numpy, T, nb::ndim<1>>(raw, {size}, owner);
+}
+
+nb::tuple encode_tensors(const nb::list& datas, const nb::list& bases, const std::vector<unsigned>& dtypes, int digits,
+                         unsigned threads) {
+  std::vector<const uint8_t*> data;
+  std::vector<size_t> bytes;
+  for (nb::handle h : datas) {
+    const auto b = nb::cast<Buffer>(h);
+    data.push_back(b.data());
+    bytes.push_back(b.size());
+  }
+  check_dtypes(dtypes, bytes);
+  check_digits(digits);
+  const auto base = optional_buffers(bases, bytes, "base");
+  const auto chunks = split_chunks(bytes, dtypes);
+  std::unique_ptr<uint8_t[]> frames;
+  std::unique_ptr<uint32_t[]> lengths(new uint32_t[std::max<size_t>(chunks.size(), 1)]);
+  size_t total = 0;
+  {
+    nb::gil_scoped_release release;
+    std::vector<Bytes> payloads(chunks.size());
+    std::vector<EncodeScratch> scratch(std::max(1u, threads));
+    run_parallel(chunks.size(), threads, [&](unsigned worker, size_t i) {
+      const Chunk& c = chunks[i];
+      const size_t offset = c.first * kDtypes[dtypes[c.tensor]].unit_bytes();
+      encode_chunk({data[c.tensor] + offset, base[c.tensor] ? base[c.tensor] + offset : nullptr, c.n, dtypes[c.tensor],
+                    digits},
+                   payloads[i], scratch[worker]);
+      payloads[i].shrink_to_fit();
+    });
+    for (size_t i = 0; i < chunks.size(); ++i) {
+      lengths[i] = static_cast<uint32_t>(payloads[i].size());
+      total += kFrameHeader + payloads[i].size();
+    }
+    frames.reset(new uint8_t[std::max<size_t>(total, 1)]);
+    size_t at = 0;
+    for (Bytes& p : payloads) {
+      const uint32_t head[2] = {static_cast<uint32_t>(p.size()), crc32c(p.data(), p.size())};
+      std::memcpy(frames.get() + at, head, kFrameHeader);
+      std::memcpy(frames.get() + at + kFrameHeader, p.data(), p.size());
+      at += kFrameHeader + p.size();
+      Bytes().swap(p);
+    }
+  }
+  return nb::make_tuple(to_numpy(std::move(frames), total), to_numpy(std::move(lengths), chunks.size()));
+}
+
+// Where each frame's payload lies; checks that the frames fill the buffer exactly and that the heads agree.
+std::vector<size_t> locate(const Buffer& frames, const Lengths& lengths, const std::vector<Chunk>& chunks) {
+  std::vector<size_t> offsets;
+  size_t at = 0;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    if (frames.size() - at < kFrameHeader || frames.size() - at - kFrameHeader < lengths.data()[i])
+      throw ChunkError{"truncated", chunks[i].tensor, chunks[i].index, at, "chunk frame is incomplete"};
+    uint32_t length;
+    std::memcpy(&length, frames.data() + at, 4);
+    if (length != lengths.data()[i])
+      throw ChunkError{"corrupt", chunks[i].tensor, chunks[i].index, at, "length of a chunk differs from the index"};
+    offsets.push_back(at + kFrameHeader);
+    at += kFrameHeader + length;
+  }
+  if (at != frames.size()) throw nb::value_error("frames do not fill their buffer");
+  return offsets;
+}
+
+void check_payload(const uint8_t* payload, size_t size, const Chunk& c, size_t at) {
+  uint32_t stored;
+  std::memcpy(&stored, payload - 4, 4);
+  if (crc32c(payload, size) != stored)
+    throw ChunkError{"checksum", c.tensor, c.index, at, "checksum of a chunk does not match its bytes"};
+}
+
+struct DecodeBatch {
+  std::vector<uint8_t*> outs;
+  std::vector<const uint8_t*> bases, copies;
+  std::vector<Chunk> chunks;
+  std::vector<size_t> offsets;
+  const uint8_t* frames;
+  const uint32_t* lengths;
+  const std::vector<unsigned>& dtypes;
+  int digits;
+
+  void decode(size_t i, DecodeScratch& scratch, std::vector<BlockInfo>* blocks) const {
+    const Chunk& c = chunks[i];
+    const size_t offset = c.first * kDtypes[dtypes[c.tensor]].unit_bytes();
+    const auto move = [&](const uint8_t* p) { return p ? p + offset : nullptr; };
+    const uint8_t* payload = frames + offsets[i];
+    check_payload(payload, lengths[i], c, offsets[i]);
+    const ChunkOutput out{outs[c.tensor] + offset, move(bases[c.tensor]), move(copies[c.tensor]), c.n, dtypes[c.tensor],
+                          digits};
+    try {
+      if (blocks) inspect_chunk(payload, lengths[i], out, scratch, *blocks);
+      else decode_chunk(payload, lengths[i], out, scratch);
+    } catch (const DecodeError& e) {
+      throw ChunkError{kind_name(e.kind), c.tensor, c.index, offsets[i] + e.byte, e.message};
+    }
+  }
+};
+
+DecodeBatch prepare(const Buffer& frames, const Lengths& lengths, const nb::list& outs, const nb::list& bases,
+                    const std::vector<unsigned>& dtypes, const nb::list& copies, int digits) {
+  DecodeBatch b{{}, {}, {}, {}, {}, frames.data(), lengths.data(), dtypes, digits};
+  std::vector<size_t> bytes;
+  for (nb::handle h : outs) {
+    const auto o = nb::cast<Output>(h);
+    b.outs.push_back(o.data());
+    bytes.push_back(o.size());
+  }
+  check_dtypes(dtypes, bytes);
+  check_digits(digits);
+  b.bases = optional_buffers(bases, bytes, "base");
+  b.copies = optional_buffers(copies, bytes, "copy");
+  b.chunks = split_chunks(bytes, dtypes);
+  if (lengths.size() != b.chunks.size()) throw nb::value_error("payload_lengths: not one for each chunk");
+  b.offsets = locate(frames, lengths, b.chunks);
+  return b;
+}
+
+void decode_tensors(const Buffer& frames, const Lengths& lengths, const nb::list& outs, const nb::list& bases,
+                    const std::vector<unsigned>& dtypes, const nb::list& copies, int digits, unsigned threads) {
+  const DecodeBatch batch = prepare(frames, lengths, outs, bases, dtypes, copies, digits);
+  nb::gil_scoped_release release;
+  std::vector<DecodeScratch> scratch(std::max(1u, threads));
+  run_parallel(batch.chunks.size(), threads,
+               [&](unsigned worker, size_t i) { batch.decode(i, scratch[worker], nullptr); });
+}
+
+using BlockTuple = std::tuple<int, size_t, size_t>;
+
+std::vector<std::vector<BlockTuple>> inspect_tensors(const Buffer& frames, const Lengths& lengths, const nb::list& outs,
+                                                     const nb::list& bases, const std::vector<unsigned>& dtypes,
+                                                     const nb::list& copies, int digits) {
+  const DecodeBatch batch = prepare(frames, lengths, outs, bases, dtypes, copies, digits);
+  std::vector<std::vector<BlockTuple>> result(batch.chunks.size());
+  nb::gil_scoped_release release;
+  DecodeScratch scratch;
+  for (size_t i = 0; i < batch.chunks.size(); ++i) {
+    std::vector<BlockInfo> blocks;
+    batch.decode(i, scratch, &blocks);
+    for (const BlockInfo& k : blocks) result[i].emplace_back(static_cast<int>(k.mode), k.units, k.bytes);
+  }
+  return result;
+}
+
+std::vector<std::string> simd_paths() {
+  std::vector<std::string> names;
+  for (const char* const* n = kernel_names(); *n; ++n) names.emplace_back(*n);
+  return names;
+}
+
+void set_simd(const std::string& name) {
+  if (!select_kernels(name.c_str())) throw nb::value_error("no such instruction set in this build or processor");
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+  using namespace nb::literals;
+  core_error = PyErr_NewException("limosa._core.CoreError", PyExc_ValueError, nullptr);
+  m.attr("CoreError") = nb::handle(core_error);
+  nb::register_exception_translator([](const std::exception_ptr& p, void*) {
+    try {
+      std::rethrow_exception(p);
+    } catch (const ChunkError& e) {
+      const nb::tuple args = nb::make_tuple(e.kind, e.tensor, e.chunk, e.byte, e.message);
+      PyErr_SetObject(core_error, args.ptr());
+    }
+  });
+  m.def("encode_tensors", &encode_tensors, "datas"_a, "bases"_a, "dtypes"_a, nb::kw_only(), "digits"_a = -1,
+        "threads"_a = 1);
+  m.def("decode_tensors", &decode_tensors, "frames"_a, "payload_lengths"_a, "outs"_a, "bases"_a, "dtypes"_a, "copies"_a,
+        nb::kw_only(), "digits"_a = -1, "threads"_a = 1);
+  m.def("inspect_tensors", &inspect_tensors, "frames"_a, "payload_lengths"_a, "outs"_a, "bases"_a, "dtypes"_a, "copies"_a,
+        nb::kw_only(), "digits"_a = -1);
+  m.def("crc32c", [](const Buffer& b, uint32_t value) { return crc32c(b.data(), b.size(), value); }, "data"_a,
+        "value"_a = 0);
+  m.def("simd_paths", &simd_paths);
+  m.def("simd", [] { return std::string(kernels().name); });
+  m.def("set_simd", &set_simd, "name"_a);
+}

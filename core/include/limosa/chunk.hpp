@@ -1,0 +1,63 @@
+// One chunk of a tensor to its payload and back (docs/format.md 3).
+#pragma once
+#include <optional>
+
+#include "limosa/integers.hpp"
+
+namespace limosa {
+
+struct ChunkInput {
+  const uint8_t* units;
+  const uint8_t* base;  // null: no base
+  size_t n;             // units, 1 to kChunkUnits
+  unsigned dtype;
+  int digits;           // Representation Precision, or -1: lossless
+};
+
+struct ChunkOutput {
+  uint8_t* units;
+  const uint8_t* base;
+  const uint8_t* copy;  // the same units of the tensor that a tensor copy names; null: none was found
+  size_t n;
+  unsigned dtype;
+  int digits;
+};
+
+// Appends the smallest payload found.
+void encode_chunk(const ChunkInput& in, Bytes& out, EncodeScratch& scratch);
+
+// Throws DecodeError. Writes all of `out.units` or throws.
+void decode_chunk(const uint8_t* payload, size_t size, const ChunkOutput& out, DecodeScratch& scratch);
+
+// One block of a payload as `inspect` shows it.
+struct BlockInfo {
+  Mode mode;
+  size_t units, bytes;
+};
+// Decodes the payload and reports its blocks.
+void inspect_chunk(const uint8_t* payload, size_t size, const ChunkOutput& out, DecodeScratch& scratch,
+                   std::vector<BlockInfo>& blocks);
+
+// ---- between the encode_*.cpp files ----
+
+void append_block_header(Bytes& out, Mode mode, size_t units);
+
+// Blocks without a base for all units: segments, then the cheapest mode for each.
+void encode_intra(Bytes& out, const uint8_t* units, size_t n, unsigned dtype, EncodeScratch& scratch);
+// Bits that encode_intra needs, roughly.
+uint64_t intra_cost(const uint8_t* units, size_t n, unsigned dtype, EncodeScratch& scratch);
+
+// One block against the base, if that takes fewer than `most` bits.
+bool encode_against_base(Bytes& out, const ChunkInput& in, uint64_t most, EncodeScratch& scratch);
+void encode_decimal(Bytes& out, const ChunkInput& in, EncodeScratch& scratch);
+void append_planes(Bytes& out, const uint8_t* units, size_t stride, size_t n, EncodeScratch& scratch);
+
+// ---- shared by both directions: conversions with one rounding (docs/format.md 3.10) ----
+
+double unit_to_double(const uint8_t* unit, unsigned dtype);
+void double_to_unit(double v, unsigned dtype, uint8_t* unit);
+double power_of_ten(int digits);
+// Base unit plus v in the arithmetic of the dtype.
+void add_to_unit(double v, const uint8_t* base, unsigned dtype, uint8_t* unit);
+
+}  // namespace limosa

@@ -1,0 +1,68 @@
+// Symbol streams (docs/format.md 3.2): static frequencies, 32 interleaved rANS states.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "limosa/bytes.hpp"
+#include "limosa/format.hpp"
+#include "limosa/kernels.hpp"
+
+namespace limosa {
+
+// ---- encoding ----
+
+// Memory that a thread keeps between chunks.
+struct EncodeScratch {
+  std::vector<EncodeSymbol> table;
+  std::vector<uint16_t> words;
+  std::vector<uint32_t> bins;
+  Bytes symbols, contexts, tokens, planes, values, units, mask;
+};
+
+// log2(v) in 1/65536 bit, from integers alone so that every machine makes the same choices; v >= 1.
+uint32_t log2_fixed(uint32_t v);
+// Sum over the bins of c * log2(sum / c), in bits.
+uint64_t entropy_bits(const uint32_t* bins, size_t count);
+
+// Appends the cheapest stream of n symbols; contexts may be null (then C = 1).
+void encode_symbols(Bytes& out, const uint8_t* symbols, size_t n, const uint8_t* contexts, unsigned context_count,
+                    EncodeScratch& scratch);
+
+// True if x / f is exact for every state x < f * 2^(32-B) with the 32-bit reciprocal of f.
+bool reciprocal_is_exact(uint32_t f, unsigned log2_total);
+EncodeSymbol make_encode_symbol(uint32_t f, uint32_t cum, unsigned log2_total);
+// Scales counts to frequencies that sum to 2^B; every used symbol keeps at least 1. Needs 2 used symbols for B = 12.
+void normalise(const uint32_t* counts, unsigned log2_total, uint16_t* frequencies);
+
+// ---- decoding ----
+
+struct DecodeScratch {
+  std::vector<DecodeEntry> table;
+  std::vector<DecodeEntry> second_table;
+  Bytes symbols, contexts, values, extra, units, mask;
+};
+
+// Reads a stream piece by piece.
+class SymbolDecoder {
+ public:
+  // Parses the header and leaves `reader` behind the stream. The table lives in `table` until the next begin.
+  void begin(Reader& reader, size_t n, unsigned context_count, std::vector<DecodeEntry>& table);
+  // The next `count` symbols: a multiple of 32, or all that remain.
+  void next(uint8_t* out, const uint8_t* contexts, size_t count);
+  // Throws unless the stream ended as an encoder ends it.
+  void finish() const;
+
+ private:
+  void next_scalar(uint8_t* out, const uint8_t* contexts, size_t count);
+
+  StreamKind kind_ = StreamKind::raw;
+  const uint8_t* data_ = nullptr;  // raw symbols, or words
+  size_t words_left_ = 0;
+  unsigned log2_total_ = 0, lanes_ = 1, context_count_ = 1;
+  size_t position_ = 0;
+  size_t offset_ = 0;  // of the stream in the payload, for errors
+  const DecodeEntry* table_ = nullptr;
+  uint32_t states_[kLanes] = {};
+};
+
+}  // namespace limosa

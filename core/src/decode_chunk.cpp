@@ -1,0 +1,337 @@
+// Payload to units (docs/format.md 3). Every count is checked against the units of the chunk, which the caller
+// has allocated, before anything is written.
+#include <algorithm>
+#include <cstring>
+
+#include "limosa/chunk.hpp"
+
+namespace limosa {
+namespace {
+
+constexpr size_t kPiece = 8192;  // units decoded at a time, so that what passes between the steps stays in the cache
+
+struct Block {
+  uint8_t* units;
+  const uint8_t* base;
+  const uint8_t* copy;
+  size_t n;
+  Dtype d;
+  unsigned dtype;
+  int digits;
+  DecodeScratch& s;
+};
+
+const uint8_t* need_base(Reader& r, const Block& b) {
+  if (!b.base) r.corrupt("a block needs a base, and this tensor has none");
+  return b.base;
+}
+
+void decode_constant(Reader& r, const Block& b) {
+  const size_t size = b.d.unit_bytes();
+  const uint8_t* unit = r.take(size);
+  for (size_t i = 0; i < b.n; ++i) std::memcpy(b.units + i * size, unit, size);
+}
+
+struct Escapes {
+  uint64_t count = 0;
+  bool same = false;
+  const uint8_t* fields = nullptr;
+};
+
+Escapes read_escapes(Reader& r, size_t n, unsigned top) {
+  Escapes e;
+  e.count = r.varint();
+  if (e.count > n) r.corrupt("more escapes than units");
+  if (e.count == 0) return e;
+  const uint8_t kind = r.number<uint8_t>();
+  if (kind > 1) r.corrupt("escape kind " + std::to_string(kind));
+  e.same = kind == 0;
+  const size_t fields = e.same ? 1 : static_cast<size_t>(e.count);
+  e.fields = r.take(fields * 2);
+  for (size_t i = 0; i < fields; ++i) {
+    uint16_t f;
+    std::memcpy(&f, e.fields + 2 * i, 2);
+    if (f >> top) r.corrupt("top field of an escape out of range");
+  }
+  return e;
+}
+
+// Puts the top fields of escaped units in place; `done` escapes came before this piece.
+void place_escapes(const Reader& r, const Escapes& e, uint64_t* done, const uint8_t* symbols, size_t n, const Dtype& d,
+                   unsigned top, uint8_t* units) {
+  const size_t size = d.unit_bytes();
+  const unsigned low = d.unit_bits - 1 - top;
+  const uint64_t clear = ~(((uint64_t{1} << top) - 1) << low);
+  for (size_t i = 0; i < n; ++i) {
+    if (symbols[i] != 0) continue;
+    if (*done == e.count) r.corrupt("more escape symbols than escapes");
+    uint16_t f;
+    std::memcpy(&f, e.fields + (e.same ? 0 : 2 * *done), 2);
+    ++*done;
+    uint64_t u = 0;
+    std::memcpy(&u, units + i * size, size);
+    u = (u & clear) | static_cast<uint64_t>(f) << low;
+    std::memcpy(units + i * size, &u, size);
+  }
+}
+
+void decode_fields(Reader& r, const Block& b) {
+  if (!b.d.is_float()) r.corrupt("fields block in a tensor that is not float");
+  const unsigned k = r.number<uint8_t>(), z = r.number<uint8_t>(), window = r.number<uint16_t>();
+  if (k > kMaxJoined || k + z > b.d.mantissa_bits) r.corrupt("joined bits or trailing zeros out of range");
+  const unsigned top = b.d.exponent_bits + k;
+  if (window >> top) r.corrupt("window out of range");
+  const Escapes escapes = read_escapes(r, b.n, top);
+  SymbolDecoder symbols;
+  symbols.begin(r, b.n, 1, b.s.table);
+  const BitPlanes planes{b.d.unit_bits - top - z, b.n};
+  const uint8_t* plane_data = r.take(planes.bytes());
+  b.s.symbols.resize(std::max(b.s.symbols.size(), std::min(b.n, kPiece)));
+  const unsigned highest = (1u << top) - 1 - window;  // largest symbol that is a top field
+  uint64_t done = 0;
+  for (size_t at = 0; at < b.n; at += kPiece) {
+    const size_t n = std::min(kPiece, b.n - at);
+    uint8_t* units = b.units + at * b.d.unit_bytes();
+    symbols.next(b.s.symbols.data(), nullptr, n);
+    uint8_t most = 0, least = 255;
+    for (size_t i = 0; i < n; ++i) {
+      most = std::max(most, b.s.symbols[i]);
+      least = std::min(least, b.s.symbols[i]);
+    }
+    if (most > highest) r.corrupt("symbol beyond the top field");
+    kernels().join(b.s.symbols.data(), plane_data, b.d.unit_bits, at, n, b.n, top, z, window, units);
+    if (least == 0) place_escapes(r, escapes, &done, b.s.symbols.data(), n, b.d, top, units);
+  }
+  symbols.finish();
+  if (done != escapes.count) r.corrupt("more escapes than escape symbols");
+}
+
+void decode_palette(Reader& r, const Block& b) {
+  const size_t size = b.d.unit_bytes(), count = size_t{r.number<uint8_t>()} + 1;
+  const uint8_t* values = r.take(count * size);
+  uint64_t table[256] = {};
+  for (size_t k = 0; k < count; ++k) {
+    std::memcpy(&table[k], values + k * size, size);
+    if (k && table[k] <= table[k - 1]) r.corrupt("palette is not ascending");
+  }
+  SymbolDecoder symbols;
+  symbols.begin(r, b.n, 1, b.s.table);
+  b.s.symbols.resize(std::max(b.s.symbols.size(), std::min(b.n, kPiece)));
+  for (size_t at = 0; at < b.n; at += kPiece) {
+    const size_t n = std::min(kPiece, b.n - at);
+    symbols.next(b.s.symbols.data(), nullptr, n);
+    for (size_t i = 0; i < n; ++i) {
+      const uint8_t k = b.s.symbols[i];
+      if (k >= count) r.corrupt("palette index out of range");
+      std::memcpy(b.units + (at + i) * size, &table[k], size);
+    }
+  }
+  symbols.finish();
+}
+
+void decode_planes(Reader& r, const Block& b, const uint8_t* base) {
+  const size_t size = b.d.unit_bytes();
+  b.s.symbols.resize(std::max(b.s.symbols.size(), b.n));
+  for (size_t p = 0; p < size; ++p) {
+    SymbolDecoder symbols;
+    symbols.begin(r, b.n, 1, b.s.table);
+    symbols.next(b.s.symbols.data(), nullptr, b.n);
+    symbols.finish();
+    kernels().scatter_plane(b.s.symbols.data(), size, b.n, b.units + p);
+  }
+  if (base) kernels().xor_bytes(b.units, base, b.n * size, b.units);
+}
+
+void decode_content(Reader& r, Mode mode, const Block& b) {
+  switch (mode) {
+    case Mode::raw:
+      std::memcpy(b.units, r.take(b.n * b.d.unit_bytes()), b.n * b.d.unit_bytes());
+      return;
+    case Mode::fields: return decode_fields(r, b);
+    case Mode::palette: return decode_palette(r, b);
+    case Mode::planes: return decode_planes(r, b, nullptr);
+    default: r.corrupt("block mode " + std::to_string(static_cast<unsigned>(mode)) + " inside a zero mask");
+  }
+}
+
+void decode_zero_mask(Reader& r, const Block& b) {
+  const size_t size = b.d.unit_bytes();
+  const uint64_t count = r.varint();
+  if (count < 1 || count >= b.n) r.corrupt("count of units that are not zero");
+  b.s.mask.resize((b.n + 7) / 8);
+  SymbolDecoder mask;
+  mask.begin(r, b.s.mask.size(), 1, b.s.table);
+  mask.next(b.s.mask.data(), nullptr, b.s.mask.size());
+  mask.finish();
+  uint64_t ones = 0;
+  for (const uint8_t byte : b.s.mask) ones += static_cast<unsigned>(__builtin_popcount(byte));
+  if (ones != count || (b.n % 8 && b.s.mask.back() >> (b.n % 8))) r.corrupt("zero mask does not match its count");
+  b.s.units.resize(static_cast<size_t>(count) * size);
+  const Mode mode = static_cast<Mode>(r.number<uint8_t>());
+  decode_content(r, mode, {b.s.units.data(), nullptr, nullptr, static_cast<size_t>(count), b.d, b.dtype, b.digits, b.s});
+  const uint8_t* from = b.s.units.data();
+  for (size_t i = 0; i < b.n; ++i) {
+    if (b.s.mask[i / 8] >> (i % 8) & 1) {
+      std::memcpy(b.units + i * size, from, size);
+      from += size;
+    } else {
+      std::memset(b.units + i * size, 0, size);
+    }
+  }
+}
+
+// The head of steps: contexts and their first exponent, then the stream.
+struct StepsDecoder {
+  unsigned contexts = 1, first = 0;
+  IntegerDecoder values;
+
+  void begin(Reader& r, const Block& b, size_t n) {
+    contexts = r.number<uint8_t>();
+    first = r.number<uint16_t>();
+    if (contexts < 1 || contexts > kMaxContexts || (contexts > 1 && !b.d.is_float()))
+      r.corrupt("number of contexts " + std::to_string(contexts));
+    values.begin(r, n, b.d.unit_bits, contexts, b.s, b.s.second_table);
+  }
+
+  // `n` steps applied to `base` into `units`, which may not overlap scratch.
+  void next(const Block& b, const uint8_t* base, uint8_t* units, size_t n) {
+    if (contexts > 1) {
+      b.s.contexts.resize(std::max(b.s.contexts.size(), n));
+      kernels().contexts(base, b.d.unit_bits, b.d.exponent_bits, b.d.mantissa_bits, n, first, contexts,
+                         b.s.contexts.data());
+    }
+    b.s.values.resize(std::max(b.s.values.size(), n * b.d.unit_bytes()));
+    values.next(b.s.values.data(), b.s.contexts.data(), n);
+    kernels().apply_steps(b.s.values.data(), base, b.d.unit_bits, b.d.is_float(), n, units);
+  }
+};
+
+void decode_steps(Reader& r, const Block& b) {
+  const uint8_t* base = need_base(r, b);
+  const size_t size = b.d.unit_bytes();
+  StepsDecoder steps;
+  steps.begin(r, b, b.n);
+  for (size_t at = 0; at < b.n; at += kPiece)
+    steps.next(b, base + at * size, b.units + at * size, std::min(kPiece, b.n - at));
+  steps.values.finish();
+}
+
+void decode_sparse(Reader& r, const Block& b) {
+  const uint8_t* base = need_base(r, b);
+  const size_t size = b.d.unit_bytes();
+  const uint64_t count = r.varint();
+  if (count < 1 || count >= b.n) r.corrupt("count of changed units");
+  const size_t n = static_cast<size_t>(count);
+  Bytes gaps(n * 4);
+  IntegerDecoder decoder;
+  decoder.begin(r, n, 32, 1, b.s, b.s.table);
+  decoder.next(gaps.data(), nullptr, n);
+  decoder.finish();
+  auto* places = reinterpret_cast<uint32_t*>(gaps.data());
+  uint64_t at = 0;
+  for (size_t i = 0; i < n; ++i) {
+    at += places[i];
+    if (at >= b.n) r.corrupt("position of a changed unit beyond the block");
+    places[i] = static_cast<uint32_t>(at++);
+  }
+  Bytes from(n * size), to(n * size);
+  for (size_t i = 0; i < n; ++i) std::memcpy(from.data() + i * size, base + places[i] * size, size);
+  StepsDecoder steps;
+  steps.begin(r, b, n);
+  steps.next(b, from.data(), to.data(), n);
+  steps.values.finish();
+  std::memcpy(b.units, base, b.n * size);
+  for (size_t i = 0; i < n; ++i) std::memcpy(b.units + places[i] * size, to.data() + i * size, size);
+}
+
+void decode_decimal(Reader& r, const Block& b, const uint8_t* base) {
+  if (!b.d.is_float() || b.digits < 0) r.corrupt("decimal block in a tensor that is not coded so");
+  const size_t size = b.d.unit_bytes();
+  const uint64_t count = r.varint();
+  if (count > b.n) r.corrupt("more exceptions than units");
+  std::vector<std::pair<size_t, const uint8_t*>> exceptions;
+  uint64_t place = 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint64_t gap = r.varint();
+    if (gap >= b.n || place + gap >= b.n) r.corrupt("exception beyond the block");
+    place += gap;
+    exceptions.emplace_back(static_cast<size_t>(place++), r.take(size));
+  }
+  const double divisor = power_of_ten(b.digits);
+  IntegerDecoder decoder;
+  decoder.begin(r, b.n, 64, 1, b.s, b.s.table);
+  b.s.values.resize(std::max(b.s.values.size(), std::min(kPiece, b.n) * 8));
+  const auto* values = reinterpret_cast<const uint64_t*>(b.s.values.data());
+  for (size_t at = 0; at < b.n; at += kPiece) {
+    const size_t n = std::min(kPiece, b.n - at);
+    decoder.next(b.s.values.data(), nullptr, n);
+    for (size_t i = 0; i < n; ++i) {
+      const auto v = static_cast<int64_t>(values[i] >> 1 ^ (~(values[i] & 1) + 1));
+      const double w = static_cast<double>(v) / divisor;
+      uint8_t* unit = b.units + (at + i) * size;
+      if (base) add_to_unit(w, base + (at + i) * size, b.dtype, unit);
+      else double_to_unit(w, b.dtype, unit);
+    }
+  }
+  decoder.finish();
+  for (const auto& [at, unit] : exceptions) std::memcpy(b.units + at * size, unit, size);
+}
+
+void decode_block(Reader& r, uint8_t mode, const Block& b) {
+  const size_t bytes = b.n * b.d.unit_bytes();
+  switch (static_cast<Mode>(mode)) {
+    case Mode::constant: return decode_constant(r, b);
+    case Mode::tensor_copy:
+      r.varint();  // the number; the caller found the tensor
+      if (!b.copy) r.corrupt("tensor copy without its tensor");
+      std::memcpy(b.units, b.copy, bytes);
+      return;
+    case Mode::base_copy:
+      std::memcpy(b.units, need_base(r, b), bytes);
+      return;
+    case Mode::zero_mask: return decode_zero_mask(r, b);
+    case Mode::base_planes: return decode_planes(r, b, need_base(r, b));
+    case Mode::base_steps: return decode_steps(r, b);
+    case Mode::base_sparse: return decode_sparse(r, b);
+    case Mode::decimal: return decode_decimal(r, b, nullptr);
+    case Mode::base_decimal: return decode_decimal(r, b, need_base(r, b));
+    case Mode::raw:
+    case Mode::fields:
+    case Mode::palette:
+    case Mode::planes: return decode_content(r, static_cast<Mode>(mode), b);
+    default: r.corrupt("block mode " + std::to_string(mode));
+  }
+}
+
+void decode_blocks(const uint8_t* payload, size_t size, const ChunkOutput& out, DecodeScratch& scratch,
+                   std::vector<BlockInfo>* blocks) {
+  Reader r(payload, size);
+  const Dtype& d = kDtypes[out.dtype];
+  size_t at = 0;
+  while (at < out.n) {
+    const size_t start = r.offset();
+    const uint8_t mode = r.number<uint8_t>();
+    const uint64_t count = r.varint();
+    if (count > out.n - at) r.corrupt("block of " + std::to_string(count) + " units, more than remain");
+    const size_t n = count ? static_cast<size_t>(count) : out.n - at, offset = at * d.unit_bytes();
+    decode_block(r, mode,
+                 {out.units + offset, out.base ? out.base + offset : nullptr, out.copy ? out.copy + offset : nullptr, n, d,
+                  out.dtype, out.digits, scratch});
+    if (blocks) blocks->push_back({static_cast<Mode>(mode), n, r.offset() - start});
+    at += n;
+  }
+  if (r.left()) r.corrupt(std::to_string(r.left()) + " bytes behind the last block");
+}
+
+}  // namespace
+
+void decode_chunk(const uint8_t* payload, size_t size, const ChunkOutput& out, DecodeScratch& scratch) {
+  decode_blocks(payload, size, out, scratch, nullptr);
+}
+
+void inspect_chunk(const uint8_t* payload, size_t size, const ChunkOutput& out, DecodeScratch& scratch,
+                   std::vector<BlockInfo>& blocks) {
+  decode_blocks(payload, size, out, scratch, &blocks);
+}
+
+}  // namespace limosa

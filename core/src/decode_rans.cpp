@@ -1,0 +1,122 @@
+#include <algorithm>
+#include <cstring>
+
+#include "limosa/rans.hpp"
+
+namespace limosa {
+namespace {
+
+// One frequency table (docs/format.md 3.2) into 2^B entries.
+void read_table(Reader& r, unsigned log2_total, bool single, DecodeEntry* table) {
+  const unsigned first = r.number<uint8_t>(), last = r.number<uint8_t>();
+  if (first > last) r.corrupt("frequency table: first symbol above last");
+  uint32_t buffer = 0, sum = 0;
+  unsigned filled = 0;
+  const auto bits = [&](unsigned count) {
+    while (filled < count) {
+      buffer |= static_cast<uint32_t>(r.number<uint8_t>()) << filled;
+      filled += 8;
+    }
+    const uint32_t v = buffer & ((1u << count) - 1);
+    buffer >>= count;
+    filled -= count;
+    return v;
+  };
+  const uint32_t total = 1u << log2_total;
+  for (unsigned s = first; s <= last; ++s) {
+    const unsigned length = bits(4);
+    const uint32_t f = length > 1 ? (1u << (length - 1)) | bits(length - 1) : length;
+    if (f > total - sum) r.corrupt("frequencies exceed their total");
+    if (single && f == 4096) r.corrupt("a frequency of 4096");
+    const uint32_t entry = s | f << 8;
+    for (uint32_t k = 0; k < f; ++k) table[sum + k] = entry | k << 20;
+    sum += f;
+  }
+  if (sum != total) r.corrupt("frequencies sum to " + std::to_string(sum) + ", not " + std::to_string(total));
+  if (buffer != 0) r.corrupt("frequency table: padding is not zero");
+}
+
+}  // namespace
+
+void SymbolDecoder::begin(Reader& r, size_t n, unsigned context_count, std::vector<DecodeEntry>& table) {
+  offset_ = r.offset();
+  position_ = 0;
+  context_count_ = context_count;
+  const uint8_t kind = r.number<uint8_t>();
+  if (kind > static_cast<uint8_t>(StreamKind::rans1)) r.corrupt("symbol stream of kind " + std::to_string(kind));
+  kind_ = static_cast<StreamKind>(kind);
+  if (kind_ == StreamKind::raw || kind_ == StreamKind::constant) {
+    data_ = r.take(kind_ == StreamKind::raw ? n : 1);
+    return;
+  }
+  lanes_ = kind_ == StreamKind::rans32 ? kLanes : 1;
+  log2_total_ = r.number<uint8_t>();
+  const unsigned most = context_count == 1 ? kMaxLog2Total : kMaxLog2TotalContexts;
+  if (log2_total_ < kMinLog2Total || log2_total_ > most)
+    r.corrupt("logarithm of the frequency total " + std::to_string(log2_total_));
+  table.resize(size_t{context_count} << log2_total_);
+  for (unsigned c = 0; c < context_count; ++c)
+    read_table(r, log2_total_, log2_total_ == kMaxLog2Total, table.data() + (size_t{c} << log2_total_));
+  table_ = table.data();
+  const uint64_t words = r.varint();
+  if (words > n) r.corrupt("more rANS words than symbols");
+  std::memcpy(states_, r.take(lanes_ * sizeof(uint32_t)), lanes_ * sizeof(uint32_t));
+  for (unsigned k = 0; k < lanes_; ++k)
+    if (states_[k] < kStateLow) r.corrupt("initial rANS state below 2^16");
+  words_left_ = static_cast<size_t>(words);
+  data_ = r.take(words_left_ * 2);
+}
+
+void SymbolDecoder::next_scalar(uint8_t* out, const uint8_t* contexts, size_t count) {
+  const uint32_t mask = (1u << log2_total_) - 1;
+  for (size_t i = 0; i < count; ++i) {
+    uint32_t& x = states_[(position_ + i) % lanes_];
+    const size_t context = context_count_ > 1 ? contexts[i] : 0;
+    const DecodeEntry e = table_[(context << log2_total_) + (x & mask)];
+    out[i] = static_cast<uint8_t>(e);
+    x = (e >> 8 & 0xfff) * (x >> log2_total_) + (e >> 20);
+    if (x < kStateLow) {
+      if (words_left_ == 0) throw DecodeError{DecodeError::corrupt, offset_, "rANS words run out"};
+      uint16_t w;
+      std::memcpy(&w, data_, 2);
+      data_ += 2;
+      --words_left_;
+      x = x << 16 | w;
+    }
+  }
+  position_ += count;
+}
+
+void SymbolDecoder::next(uint8_t* out, const uint8_t* contexts, size_t count) {
+  if (kind_ == StreamKind::raw) {
+    std::memcpy(out, data_, count);
+    data_ += count;
+    return;
+  }
+  if (kind_ == StreamKind::constant) {
+    std::memset(out, *data_, count);
+    return;
+  }
+  if (context_count_ == 1) contexts = nullptr;
+  while (lanes_ == kLanes && count >= kLanes && words_left_ >= kLanes) {
+    // A group of 32 symbols takes at most 32 words, so these groups cannot run out.
+    const size_t groups = std::min(count, words_left_) / kLanes;
+    const size_t used = kernels().rans_decode32(table_, log2_total_, contexts, data_, states_, out, groups * kLanes);
+    data_ += used * 2;
+    words_left_ -= used;
+    position_ += groups * kLanes;
+    out += groups * kLanes;
+    if (contexts) contexts += groups * kLanes;
+    count -= groups * kLanes;
+  }
+  next_scalar(out, contexts, count);
+}
+
+void SymbolDecoder::finish() const {
+  if (kind_ == StreamKind::raw || kind_ == StreamKind::constant) return;
+  const bool clean = words_left_ == 0 &&
+                     std::all_of(states_, states_ + lanes_, [](uint32_t x) { return x == kStateLow; });
+  if (!clean) throw DecodeError{DecodeError::corrupt, offset_, "rANS stream does not end in its initial state"};
+}
+
+}  // namespace limosa

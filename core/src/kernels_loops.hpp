@@ -1,0 +1,320 @@
+// The plain loops behind every table of kernels. This file is included by each kernels_<isa>.cpp, inside a
+// namespace without a name, so that the compiler vectorises it for that instruction set. It must not call
+// anything inline from outside: the linker could keep a copy that needs a newer processor.
+//
+// No include guard and no includes: kernels.hpp, cstdint and cstring come first in the including file.
+
+constexpr size_t kGroup = 256;  // units whose bit planes fill whole groups (docs/format.md 3.4)
+
+template <class T>
+inline T load(const uint8_t* p) {
+  T v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+inline void store(uint8_t* p, T v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+template <class T>
+void top_histogram_of(const uint8_t* units, size_t n, unsigned bits, uint32_t* bins4) {
+  const unsigned shift = 8 * sizeof(T) - 1 - bits;
+  const uint32_t mask = (1u << bits) - 1;
+  const size_t bins = size_t{1} << bits;
+  size_t i = 0;
+  for (; i + 4 <= n; i += 4)
+    for (size_t k = 0; k < 4; ++k)
+      ++bins4[k * bins + ((load<T>(units + (i + k) * sizeof(T)) >> shift) & mask)];
+  for (; i < n; ++i) ++bins4[(load<T>(units + i * sizeof(T)) >> shift) & mask];
+}
+
+void top_histogram(const uint8_t* units, unsigned width, size_t n, unsigned bits, uint32_t* bins4) {
+  if (width == 16) return top_histogram_of<uint16_t>(units, n, bits, bins4);
+  if (width == 32) return top_histogram_of<uint32_t>(units, n, bits, bins4);
+  top_histogram_of<uint64_t>(units, n, bits, bins4);
+}
+
+void byte_histogram(const uint8_t* bytes, size_t n, uint32_t* bins4) {
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const uint64_t v = load<uint64_t>(bytes + i);
+    for (unsigned k = 0; k < 8; ++k) ++bins4[256 * (k & 3) + (v >> (8 * k) & 255)];
+  }
+  for (; i < n; ++i) ++bins4[bytes[i]];
+}
+
+template <class T>
+void or_units_of(const uint8_t* units, size_t n, uint64_t* any, uint64_t* differing) {
+  const T first = load<T>(units);
+  T all = 0, diff = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const T u = load<T>(units + i * sizeof(T));
+    all = static_cast<T>(all | u);
+    diff = static_cast<T>(diff | (u ^ first));
+  }
+  *any = all;
+  *differing = diff;
+}
+
+void or_units(const uint8_t* units, unsigned width, size_t n, uint64_t* any, uint64_t* differing) {
+  if (width == 8) return or_units_of<uint8_t>(units, n, any, differing);
+  if (width == 16) return or_units_of<uint16_t>(units, n, any, differing);
+  if (width == 32) return or_units_of<uint32_t>(units, n, any, differing);
+  or_units_of<uint64_t>(units, n, any, differing);
+}
+
+// One plane of b bits: `count` values of `rest` shifted right by `shift`, packed as docs/format.md 3.4 says.
+template <unsigned B, class T>
+inline void pack_plane(const T* rest, size_t count, unsigned shift, uint8_t* out) {
+  constexpr size_t per_byte = 8 / B, group = 32 * per_byte;
+  constexpr T mask = (1u << B) - 1;
+  for (size_t at = 0; at < count; at += group, out += 32) {
+    if (count - at >= group) {
+      for (size_t j = 0; j < 32; ++j) {
+        unsigned v = 0;
+        for (size_t q = 0; q < per_byte; ++q)
+          v |= static_cast<unsigned>(rest[at + j + 32 * q] >> shift & mask) << (B * q);
+        out[j] = static_cast<uint8_t>(v);
+      }
+    } else {
+      const size_t left = count - at, stride = (left * B + 7) / 8;
+      for (size_t j = 0; j < stride; ++j) out[j] = 0;
+      for (size_t i = 0; i < left; ++i)
+        out[i % stride] |= static_cast<uint8_t>((rest[at + i] >> shift & mask) << (B * (i / stride)));
+    }
+  }
+}
+
+template <unsigned B, class T>
+inline void unpack_plane(const uint8_t* in, size_t count, unsigned shift, T* rest) {
+  constexpr size_t per_byte = 8 / B, group = 32 * per_byte;
+  constexpr unsigned mask = (1u << B) - 1;
+  for (size_t at = 0; at < count; at += group, in += 32) {
+    if (count - at >= group) {
+      for (size_t q = 0; q < per_byte; ++q)
+        for (size_t j = 0; j < 32; ++j)
+          rest[at + 32 * q + j] |= static_cast<T>(static_cast<T>(in[j] >> (B * q) & mask) << shift);
+    } else {
+      const size_t left = count - at, stride = (left * B + 7) / 8;
+      for (size_t i = 0; i < left; ++i)
+        rest[at + i] |= static_cast<T>(static_cast<T>(in[i % stride] >> (B * (i / stride)) & mask) << shift);
+    }
+  }
+}
+
+inline size_t plane_bytes(size_t units, unsigned b) { return (units * b + 7) / 8; }
+
+// The planes of one group of up to 256 units that begins at unit `first`.
+template <class T>
+inline void pack_rest(const T* rest, size_t first, size_t count, size_t total, unsigned bits, uint8_t* planes) {
+  unsigned shift = 0;
+  for (; shift + 8 <= bits; shift += 8, planes += total) {
+    uint8_t* out = planes + first;
+    for (size_t i = 0; i < count; ++i) out[i] = static_cast<uint8_t>(rest[i] >> shift);
+  }
+  const unsigned left = bits - shift;
+  if (left & 4) {
+    pack_plane<4>(rest, count, shift, planes + first / 2);
+    planes += plane_bytes(total, 4);
+    shift += 4;
+  }
+  if (left & 2) {
+    pack_plane<2>(rest, count, shift, planes + first / 4);
+    planes += plane_bytes(total, 2);
+    shift += 2;
+  }
+  if (left & 1) pack_plane<1>(rest, count, shift, planes + first / 8);
+}
+
+template <class T>
+inline void unpack_rest(const uint8_t* planes, size_t first, size_t count, size_t total, unsigned bits, T* rest) {
+  unsigned shift = 0;
+  for (size_t i = 0; i < count; ++i) rest[i] = 0;
+  for (; shift + 8 <= bits; shift += 8, planes += total) {
+    const uint8_t* in = planes + first;
+    for (size_t i = 0; i < count; ++i) rest[i] |= static_cast<T>(static_cast<T>(in[i]) << shift);
+  }
+  const unsigned left = bits - shift;
+  if (left & 4) {
+    unpack_plane<4>(planes + first / 2, count, shift, rest);
+    planes += plane_bytes(total, 4);
+    shift += 4;
+  }
+  if (left & 2) {
+    unpack_plane<2>(planes + first / 4, count, shift, rest);
+    planes += plane_bytes(total, 2);
+    shift += 2;
+  }
+  if (left & 1) unpack_plane<1>(planes + first / 8, count, shift, rest);
+}
+
+template <class T>
+inline void split_group(const uint8_t* units, size_t count, unsigned top, unsigned zeros, uint32_t window,
+                        uint8_t* symbols, T* rest) {
+  constexpr unsigned width = 8 * sizeof(T);
+  const unsigned low = width - 1 - top, bits = low - zeros + 1;  // bits of the mantissa that stay; r
+  const T low_mask = static_cast<T>((T{1} << low) - 1), top_mask = static_cast<T>((T{1} << top) - 1);
+  for (size_t i = 0; i < count; ++i) {
+    const T u = load<T>(units + i * sizeof(T));
+    const T t = static_cast<T>((u >> low & top_mask) - static_cast<T>(window));
+    symbols[i] = static_cast<uint8_t>(static_cast<T>(t - 1) < T{255} ? t : T{0});
+    rest[i] = static_cast<T>(static_cast<T>((u & low_mask) >> zeros) |
+                             static_cast<T>(static_cast<T>(u >> (width - 1)) << (bits - 1)));
+  }
+}
+
+template <class T>
+void split_of(const uint8_t* units, size_t n, unsigned top, unsigned zeros, uint32_t window, uint8_t* symbols,
+              uint8_t* planes) {
+  const unsigned bits = 8 * sizeof(T) - top - zeros;
+  T rest[kGroup];
+  for (size_t at = 0; at < n; at += kGroup) {
+    if (n - at >= kGroup) {  // a constant count lets the compiler unroll and vectorise
+      split_group<T>(units + at * sizeof(T), kGroup, top, zeros, window, symbols + at, rest);
+      pack_rest<T>(rest, at, kGroup, n, bits, planes);
+    } else {
+      split_group<T>(units + at * sizeof(T), n - at, top, zeros, window, symbols + at, rest);
+      pack_rest<T>(rest, at, n - at, n, bits, planes);
+    }
+  }
+}
+
+void split(const uint8_t* units, unsigned width, size_t n, unsigned top, unsigned zeros, uint32_t window,
+           uint8_t* symbols, uint8_t* planes) {
+  if (width == 16) return split_of<uint16_t>(units, n, top, zeros, window, symbols, planes);
+  if (width == 32) return split_of<uint32_t>(units, n, top, zeros, window, symbols, planes);
+  split_of<uint64_t>(units, n, top, zeros, window, symbols, planes);
+}
+
+template <class T>
+inline void join_group(const uint8_t* symbols, const T* rest, size_t count, unsigned top, unsigned zeros,
+                       uint32_t window, uint8_t* units) {
+  constexpr unsigned width = 8 * sizeof(T);
+  const unsigned low = width - 1 - top, bits = low - zeros + 1;
+  const T low_mask = static_cast<T>((T{1} << (bits - 1)) - 1);
+  for (size_t i = 0; i < count; ++i) {
+    const T t = static_cast<T>(symbols[i] + window);
+    const T sign = static_cast<T>(static_cast<T>(rest[i] >> (bits - 1)) << (width - 1));
+    store<T>(units + i * sizeof(T),
+             static_cast<T>(sign | static_cast<T>(t << low) | static_cast<T>(static_cast<T>(rest[i] & low_mask) << zeros)));
+  }
+}
+
+template <class T>
+void join_of(const uint8_t* symbols, const uint8_t* planes, size_t first, size_t n, size_t total, unsigned top,
+             unsigned zeros, uint32_t window, uint8_t* units) {
+  const unsigned bits = 8 * sizeof(T) - top - zeros;
+  T rest[kGroup];
+  for (size_t at = 0; at < n; at += kGroup) {
+    if (n - at >= kGroup) {
+      unpack_rest<T>(planes, first + at, kGroup, total, bits, rest);
+      join_group<T>(symbols + at, rest, kGroup, top, zeros, window, units + at * sizeof(T));
+    } else {
+      unpack_rest<T>(planes, first + at, n - at, total, bits, rest);
+      join_group<T>(symbols + at, rest, n - at, top, zeros, window, units + at * sizeof(T));
+    }
+  }
+}
+
+void join(const uint8_t* symbols, const uint8_t* planes, unsigned width, size_t first, size_t n, size_t total,
+          unsigned top, unsigned zeros, uint32_t window, uint8_t* units) {
+  if (width == 16) return join_of<uint16_t>(symbols, planes, first, n, total, top, zeros, window, units);
+  if (width == 32) return join_of<uint32_t>(symbols, planes, first, n, total, top, zeros, window, units);
+  join_of<uint64_t>(symbols, planes, first, n, total, top, zeros, window, units);
+}
+
+// o(u) of docs/format.md 3.8 in W-bit arithmetic; it is its own inverse.
+template <class T, bool Float>
+inline T ordered(T u) {
+  if (!Float) return u;
+  const T negative = static_cast<T>(T{0} - static_cast<T>(u >> (8 * sizeof(T) - 1)));
+  return static_cast<T>(u ^ static_cast<T>(negative >> 1));
+}
+
+template <class T, bool Float>
+size_t steps_of(const uint8_t* units, const uint8_t* base, size_t n, uint8_t* values) {
+  constexpr unsigned sign = 8 * sizeof(T) - 1;
+  size_t equal = 0;
+  for (size_t at = 0; at < n; at += kGroup) {
+    const size_t count = n - at < kGroup ? n - at : kGroup;
+    T same = 0;  // at most 256 counted in lanes no wider than T; 8-bit lanes wrap only at 256 exactly
+    size_t wide = 0;
+    for (size_t i = at; i < at + count; ++i) {
+      const T d = static_cast<T>(ordered<T, Float>(load<T>(units + i * sizeof(T))) -
+                                 ordered<T, Float>(load<T>(base + i * sizeof(T))));
+      const T z = static_cast<T>(static_cast<T>(d << 1) ^ static_cast<T>(T{0} - static_cast<T>(d >> sign)));
+      store<T>(values + i * sizeof(T), z);
+      if (sizeof(T) == 1) wide += z == 0; else same = static_cast<T>(same + (z == 0));
+    }
+    equal += sizeof(T) == 1 ? wide : same;
+  }
+  return n - equal;
+}
+
+size_t steps(const uint8_t* units, const uint8_t* base, unsigned width, unsigned, bool is_float, size_t n,
+             uint8_t* values) {
+  if (width == 8) return steps_of<uint8_t, false>(units, base, n, values);
+  if (width == 16)
+    return is_float ? steps_of<uint16_t, true>(units, base, n, values) : steps_of<uint16_t, false>(units, base, n, values);
+  if (width == 32)
+    return is_float ? steps_of<uint32_t, true>(units, base, n, values) : steps_of<uint32_t, false>(units, base, n, values);
+  return is_float ? steps_of<uint64_t, true>(units, base, n, values) : steps_of<uint64_t, false>(units, base, n, values);
+}
+
+template <class T, bool Float>
+void apply_steps_of(const uint8_t* values, const uint8_t* base, size_t n, uint8_t* units) {
+  for (size_t i = 0; i < n; ++i) {
+    const T z = load<T>(values + i * sizeof(T));
+    const T d = static_cast<T>(static_cast<T>(z >> 1) ^ static_cast<T>(T{0} - static_cast<T>(z & 1)));
+    const T o = static_cast<T>(ordered<T, Float>(load<T>(base + i * sizeof(T))) + d);
+    store<T>(units + i * sizeof(T), ordered<T, Float>(o));
+  }
+}
+
+void apply_steps(const uint8_t* values, const uint8_t* base, unsigned width, bool is_float, size_t n, uint8_t* units) {
+  if (width == 8) return apply_steps_of<uint8_t, false>(values, base, n, units);
+  if (width == 16)
+    return is_float ? apply_steps_of<uint16_t, true>(values, base, n, units)
+                    : apply_steps_of<uint16_t, false>(values, base, n, units);
+  if (width == 32)
+    return is_float ? apply_steps_of<uint32_t, true>(values, base, n, units)
+                    : apply_steps_of<uint32_t, false>(values, base, n, units);
+  return is_float ? apply_steps_of<uint64_t, true>(values, base, n, units)
+                  : apply_steps_of<uint64_t, false>(values, base, n, units);
+}
+
+template <class T>
+void contexts_of(const uint8_t* base, unsigned exponent, unsigned mantissa, size_t n, unsigned first, unsigned count,
+                 uint8_t* out) {
+  const int mask = (1 << exponent) - 1;
+  for (size_t i = 0; i < n; ++i) {
+    const int e = static_cast<int>(load<T>(base + i * sizeof(T)) >> mantissa) & mask;
+    int c = e - static_cast<int>(first);
+    c = c < 0 ? 0 : c;
+    out[i] = static_cast<uint8_t>(c < static_cast<int>(count) ? c : static_cast<int>(count) - 1);
+  }
+}
+
+void contexts(const uint8_t* base, unsigned width, unsigned exponent, unsigned mantissa, size_t n, unsigned first,
+              unsigned count, uint8_t* out) {
+  if (width == 16) return contexts_of<uint16_t>(base, exponent, mantissa, n, first, count, out);
+  if (width == 32) return contexts_of<uint32_t>(base, exponent, mantissa, n, first, count, out);
+  contexts_of<uint64_t>(base, exponent, mantissa, n, first, count, out);
+}
+
+void xor_bytes(const uint8_t* a, const uint8_t* b, size_t n, uint8_t* out) {
+  for (size_t i = 0; i < n; ++i) out[i] = a[i] ^ b[i];
+}
+
+void gather_plane(const uint8_t* units, size_t stride, size_t n, uint8_t* out) {
+  for (size_t i = 0; i < n; ++i) out[i] = units[i * stride];
+}
+
+void scatter_plane(const uint8_t* plane, size_t stride, size_t n, uint8_t* units) {
+  for (size_t i = 0; i < n; ++i) units[i * stride] = plane[i];
+}
+
+#define LIMOSA_PLAIN_KERNELS                                                                                      \
+  top_histogram, byte_histogram, or_units, split, join, steps, apply_steps, contexts, xor_bytes, gather_plane, \
+      scatter_plane

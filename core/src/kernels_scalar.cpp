@@ -1,0 +1,52 @@
+// The portable kernels: what every other table must agree with.
+#include <cstdint>
+#include <cstring>
+
+#include "limosa/format.hpp"
+#include "limosa/kernels.hpp"
+#include "kernels_tables.hpp"
+
+namespace limosa {
+namespace {
+
+#include "kernels_loops.hpp"
+
+size_t rans_decode32(const DecodeEntry* table, unsigned log2_total, const uint8_t* contexts, const uint8_t* words,
+                     uint32_t* states, uint8_t* out, size_t n) {
+  const uint32_t mask = (1u << log2_total) - 1;
+  const uint8_t* at = words;
+  for (size_t i = 0; i < n; ++i) {
+    uint32_t& x = states[i % kLanes];
+    const size_t context = contexts ? contexts[i] : 0;
+    const uint32_t e = table[(context << log2_total) + (x & mask)];
+    out[i] = static_cast<uint8_t>(e);
+    x = (e >> 8 & 0xfff) * (x >> log2_total) + (e >> 20);
+    if (x < kStateLow) {
+      x = x << 16 | load<uint16_t>(at);
+      at += 2;
+    }
+  }
+  return static_cast<size_t>(at - words) / 2;
+}
+
+uint16_t* rans_encode32(const EncodeSymbol* table, const uint8_t* contexts, const uint8_t* symbols, size_t n,
+                        uint32_t* states, uint16_t* words_end) {
+  for (size_t i = n; i-- > 0;) {
+    uint32_t& x = states[i % kLanes];
+    const EncodeSymbol& s = table[(contexts ? size_t{contexts[i]} << 8 : 0) + symbols[i]];
+    if (x > s.limit) {
+      *--words_end = static_cast<uint16_t>(x);
+      x >>= 16;
+    }
+    const uint32_t q = static_cast<uint32_t>(uint64_t{x} * s.reciprocal >> 32) >> (s.packed >> 25);
+    x += (s.packed & 0x1fff) + q * (s.packed >> 13 & 0xfff);
+  }
+  return words_end;
+}
+
+}  // namespace
+
+extern const Kernels kKernelsScalar;
+const Kernels kKernelsScalar = {"scalar", rans_decode32, rans_encode32, LIMOSA_PLAIN_KERNELS};
+
+}  // namespace limosa
