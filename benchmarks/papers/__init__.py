@@ -1,0 +1,1 @@
+"""The experiments of the papers that limosa implements, run again with limosa."""
