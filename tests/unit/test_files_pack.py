@@ -95,7 +95,9 @@ def same(a, b):
         return False
     if isinstance(a, dict):
         pairs = zip(a.items(), b.items(), strict=True)
-        return len(a) == len(b) and all(same(x, y) for p, q in pairs for x, y in zip(p, q))
+        return len(a) == len(b) and all(
+            same(x, y) for p, q in pairs for x, y in zip(p, q, strict=True)
+        )
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     return repr(a) == repr(b) if isinstance(a, float | complex) else a == b

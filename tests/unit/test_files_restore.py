@@ -110,7 +110,7 @@ def test_missing_folders_and_files(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         read(tmp_path / "m.safetensors")
     (tmp_path / "m.txt").touch()
-    with pytest.raises(FormatError, match="suffix '.txt'"):
+    with pytest.raises(FormatError, match=r"suffix '\.txt'"):
         read(tmp_path / "m.txt")
     with pytest.raises(ConfigError, match="unknown kind"):
         read(tmp_path / "m.txt", kind="text")

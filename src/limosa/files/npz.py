@@ -25,9 +25,8 @@ from limosa.files.bundle import Bundle, Namer, Source
 from limosa.files.header import unique_keys
 from limosa.files.mapped import read_exactly
 from limosa.files.pack import pack, unpack
-from limosa.files.paths import check_paths
 from limosa.limits import Limits
-from limosa.tensors import Bytes, Tensor, TensorSpec, numpy_dtype
+from limosa.tensors import Bytes, Tensor, TensorSpec, check_name, numpy_dtype
 
 _MAGIC = b"\x93NUMPY"
 # numpy itself refuses to parse longer ones from files that it does not trust.
@@ -83,8 +82,7 @@ def _check_archive(infos: Sequence[zipfile.ZipInfo], where: str, limits: Limits)
     """Refuse too many members, escaping names, encryption and bombs before reading any."""
     if len(infos) > limits.max_tensors:
         raise _beyond("too many members", where, len(infos), "max_tensors", limits.max_tensors)
-    names = [info.filename for info in infos]
-    check_paths(names, Limits(max_name_bytes=limits.max_name_bytes, max_sources=len(names)))
+    _check_names([info.filename for info in infos], limits)
     total = 0
     for info in infos:
         if info.flag_bits & 1:
@@ -93,6 +91,18 @@ def _check_archive(infos: Sequence[zipfile.ZipInfo], where: str, limits: Limits)
     if total > limits.max_total_bytes:
         allowed = limits.max_total_bytes
         raise _beyond("too many bytes in all", where, total, "max_total_bytes", allowed)
+
+
+def _check_names(names: Sequence[str], limits: Limits) -> None:
+    """Names are keys, ``dense/kernel:0`` among them; but somebody may unzip the archive."""
+    seen: set[str] = set()
+    for name in names:
+        check_name(name, limits)
+        if name.startswith(("/", "\\")):
+            raise _corrupt("the member's name is an absolute path", repr(name[:80]), "a leading /")
+        if name in seen:
+            raise _corrupt("the member's name comes twice", repr(name[:80]), "another one")
+        seen.add(name)
 
 
 def _describe(
@@ -232,8 +242,7 @@ def _parse_skeleton(
         raise _corrupt("bad skeleton", "skeleton", str(error)[:120]) from None
     if len(triples) != len(specs):
         raise _corrupt("bad skeleton", "skeleton", f"{len(triples)} members")
-    names = [name for name, _, _ in triples]
-    check_paths(names, Limits(max_name_bytes=limits.max_name_bytes, max_sources=len(names)))
+    _check_names([name for name, _, _ in triples], limits)
     members = [_Member(*triple, spec) for triple, spec in zip(triples, specs, strict=True)]
     for member in members:
         if not _is_sound(member):

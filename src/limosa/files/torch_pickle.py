@@ -181,7 +181,13 @@ class TorchWriter:
                 return torch.Size(args)
             raise CorruptError("unknown leaf", where="skeleton", found=repr(leaves[n])[:80])
 
-        torch.save(TreeDecoder(leaf).decode(self._root), self._file)
+        value = TreeDecoder(leaf).decode(self._root)
+        try:
+            torch.save(value, self._file)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise CorruptError(
+                "torch cannot write the value", where="skeleton", found=str(error)[:160]
+            ) from None
 
 
 def _parse_skeleton(text: bytes) -> tuple[Any, list[list[Any]], list[View]]:

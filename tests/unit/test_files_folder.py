@@ -1,0 +1,154 @@
+"""Folders and sharded models: every file comes back byte for byte."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from limosa.errors import ConfigError, CorruptError, LimitError
+from limosa.files import Restorer, read
+from limosa.limits import MIB, Limits
+
+
+def restore(bundle, out):
+    """Write a bundle as a decoder would."""
+    with Restorer(bundle.sources, bundle.specs, out, Limits()) as restorer:
+        for spec, data in bundle:
+            restorer.write(spec, data.copy())
+        restorer.finish()
+
+
+def content_of(root):
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "model"
+    (root / "unet" / "deep").mkdir(parents=True)
+    weights = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    save_file({"w": weights, "only": np.ones(2)}, root / "a.safetensors", {"format": "pt"})
+    save_file({"w": weights * 2}, root / "unet" / "b.safetensors")
+    save_file({"w": weights * 3}, root / "unet" / "deep" / "c.safetensors", {"k": "v"})
+    (root / "config.json").write_text(json.dumps({"layers": 3}, indent=2))
+    (root / "empty").touch()
+    (root / "tokenizer.model").write_bytes(bytes(range(256)) * 50)
+    (root / "ünï 層.txt").write_text("ü")
+    (root / "lfs.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    np.savez(root / "arrays.npz", x=weights)
+    return root
+
+
+def test_a_folder(folder, tmp_path):
+    with read(folder) as bundle:
+        assert [s.path for s in bundle.sources] == sorted(s.path for s in bundle.sources)
+        names = [spec.name for spec in bundle.specs]
+        assert len(set(names)) == len(names) == 4
+        assert sorted(names) == ["only", "unet/b.safetensors:w", "unet/deep/c.safetensors:w", "w"]
+        restore(bundle, tmp_path / "out")
+    assert content_of(tmp_path / "out") == content_of(folder)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "out"]
+    # The copy has the same bundle: names do not depend on the order of the disk.
+    assert read(tmp_path / "out").sources == bundle.sources
+
+
+def test_large_files_that_do_not_shrink_travel_as_tensors(tmp_path):
+    root = tmp_path / "model"
+    root.mkdir()
+    (root / "weights.bin").write_bytes(np.random.default_rng(0).bytes(2 * MIB))
+    (root / "vocab.txt").write_bytes(b"the quick brown fox\n" * 100_000)
+    bundle = read(root)
+    assert [(s.name, s.dtype, s.shape) for s in bundle.specs] == [("weights.bin", "U8", (2 * MIB,))]
+    assert len(bundle.sources[0].skeleton) < 10_000
+    restore(bundle, tmp_path / "out")
+    assert content_of(tmp_path / "out") == content_of(root)
+
+
+def test_an_empty_folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    restore(read(tmp_path / "in"), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_links_inside_are_followed(folder, tmp_path):
+    (folder / "link.json").symlink_to("config.json")
+    restore(read(folder), tmp_path / "out")
+    assert (tmp_path / "out" / "link.json").read_text() == (folder / "config.json").read_text()
+    assert not (tmp_path / "out" / "link.json").is_symlink()
+
+
+@pytest.mark.parametrize("target", ["../secret", "missing", ".", "/etc/hostname", "unet"])
+def test_other_links_are_refused(folder, target):
+    (folder.parent / "secret").write_text("secret")
+    (folder / "link").symlink_to(target)
+    with pytest.raises(ConfigError, match="link"):
+        read(folder)
+
+
+def test_pipes_are_refused_without_being_opened(folder):
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(ConfigError, match="neither a file"):
+        read(folder)
+
+
+def test_limits(folder):
+    with pytest.raises(LimitError, match="max_sources 3"):
+        read(folder, limits=Limits(max_sources=3))
+    with pytest.raises(LimitError, match="max_tensors 2"):
+        read(folder, limits=Limits(max_tensors=2))
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    root = tmp_path / "sharded"
+    root.mkdir()
+    weight_map = {}
+    for i in range(3):
+        file = f"model-0000{i}-of-00003.safetensors"
+        save_file({f"layer.{i}": np.full(9, i, np.float16)}, root / file, {"format": "pt"})
+        weight_map[f"layer.{i}"] = file
+    index = root / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 54}, "weight_map": weight_map}))
+    (root / "unrelated.txt").touch()
+    return index
+
+
+def test_an_index_and_its_shards(sharded, tmp_path):
+    bundle = read(sharded)
+    assert [spec.name for spec in bundle.specs] == ["layer.0", "layer.1", "layer.2"]
+    restore(bundle, tmp_path / "out")
+    expected = content_of(sharded.parent)
+    del expected["unrelated.txt"]
+    assert content_of(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('{"weight_map": {"a": "../../etc/passwd"}}', CorruptError),
+        ('{"weight_map": {"a": "/etc/passwd"}}', CorruptError),
+        ('{"weight_map": {"a": "missing.safetensors"}}', ConfigError),
+        ('{"weight_map": {"a": 1}}', CorruptError),
+        ('{"weight_map": {"a": "x", "a": "y"}}', CorruptError),
+        ('{"weight_map": []}', CorruptError),
+        ("[]", CorruptError),
+        ("{", CorruptError),
+        ("[" * 100_000, CorruptError),
+    ],
+)
+def test_malformed_indexes(sharded, text, error):
+    sharded.write_text(text)
+    with pytest.raises(error):
+        read(sharded)
+
+
+def test_a_shard_behind_a_link_out_of_the_folder(sharded, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (sharded.parent / "s").symlink_to(tmp_path / "secret")
+    sharded.write_text('{"weight_map": {"a": "s"}}')
+    with pytest.raises(ConfigError, match="leaves the folder"):
+        read(sharded)
