@@ -26,6 +26,8 @@ class Runner:
     codec: str
     threads: int
     slow: bool
+    # Whether every encoding must give the same bytes: limosa promises it, rivals may not.
+    must_repeat: bool
     prepare: Callable[[], Any]
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
@@ -60,7 +62,7 @@ def _rival_runner(rival: Rival, work: Work) -> Runner:
         return np.array_equal(np.frombuffer(decoded, np.uint8), np.frombuffer(work.raw, np.uint8))
 
     return Runner(
-        rival.name, rival.threads, rival.slow,
+        rival.name, rival.threads, rival.slow, False,
         prepare=lambda: rival.prepare(work.raw),
         encode=lambda raw: rival.encode(raw, work.dtype, work.base_raw),
         decode=lambda blob: rival.decode(blob, work.dtype, work.base_raw),
@@ -79,7 +81,7 @@ def _limosa_runners(work: Work, threads: int, missing: dict[str, str]) -> list[R
 
     def runner(codec: str, base: State | None) -> Runner:
         return Runner(
-            codec, threads, False,
+            codec, threads, False, True,
             prepare=lambda: work.state,
             encode=lambda state: save(state, base=base, threads=threads),
             decode=lambda blob: load(blob, base=base, threads=threads),

@@ -97,13 +97,19 @@ def _work_table(work: str, records: list[Record]) -> Iterable[str]:
     yield "|---|--:|--:|--:|--:|--:|--:|"
     for r in sorted(records, key=lambda r: (r.threads, r.coded_bytes)):
         name = f"**{r.codec}**" if r.codec in (LIMOSA, LIMOSA_DIFF) else r.codec
-        encode = f"{r.speed(r.encode_best):,.0f} / {r.speed(r.encode_median):,.0f}"
-        decode = f"{r.speed(r.decode_best):,.0f} / {r.speed(r.decode_median):,.0f}"
+        encode = _pair(r.speed(r.encode_best), r.speed(r.encode_median))
+        decode = _pair(r.speed(r.decode_best), r.speed(r.decode_median))
         beside = _beside(r, zipnn.get(r.threads))
         yield (
             f"| {name} | {r.threads} | {r.ratio:.4f} | {encode} | {decode} | {beside} "
             f"| {r.repetitions} |"
         )
+
+
+def _pair(best: float, median: float) -> str:
+    return " / ".join(
+        f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}" for speed in (best, median)
+    )
 
 
 def _beside(record: Record, zipnn: Record | None) -> str:

@@ -56,7 +56,7 @@ def time_all(
     """Run every runner ``repetitions`` times in turn (slow ones once) and check what they decode.
 
     Return the records, and what went wrong with the codecs that have none: one that raises, or
-    decodes other bytes, or encodes differently the second time, is not timed further.
+    decodes other bytes, or breaks a promise to encode alike each time, is not timed further.
     """
     tallies = [(runner, _Tally()) for runner in runners]
     for turn in range(repetitions):
@@ -79,7 +79,7 @@ def _run_once(runner: Runner, tally: _Tally) -> None:
     blob, seconds = _timed(runner.encode, runner.prepare())
     tally.encode.append(seconds)
     digest = hashlib.sha256(blob).hexdigest()
-    if tally.digest not in ("", digest):
+    if runner.must_repeat and tally.digest not in ("", digest):
         raise ValueError("the same input gave other bytes than before")
     tally.coded_bytes, tally.digest = len(blob), digest
     decoded, seconds = _timed(runner.decode, blob)
