@@ -93,7 +93,7 @@ def _limosa_runners(work: Work, threads: int, missing: dict[str, str]) -> list[R
 
 
 def _same_state(left: State, right: State) -> bool:
-    if list(left) != list(right):
+    if left.keys() != right.keys():
         return False
     return all(_same_array(left[name], right[name]) for name in right)
 
