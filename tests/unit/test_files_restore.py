@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,3 +126,17 @@ def test_kinds(tmp_path):
     assert kind_of(tmp_path) == "folder"
     assert kind_of("a/model.safetensors.index.json") == "index"
     assert kind_of("A.PTH") == "torch"
+
+
+def test_devices_and_links_are_written_through(tmp_path):
+    null = Path(os.devnull)
+    with Restorer([opaque("")], [], null) as restorer:
+        restorer.finish()
+    with Restorer([opaque("")], [], null):
+        pass
+    assert null.is_char_device()
+    (tmp_path / "link").symlink_to("target")
+    with Restorer([opaque("")], [], tmp_path / "link") as restorer:
+        restorer.finish()
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "x"

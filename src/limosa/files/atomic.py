@@ -26,14 +26,17 @@ class AtomicFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+        # Through a link, as other programs write; the link itself stays.
+        self._path = Path(os.path.realpath(path))
         if self._path.is_dir():
             raise ConfigError(
                 "the output is a folder", where=str(path), remedy="name a file, or remove it"
             )
-        self._temporary = _beside(self._path)
+        # A device or a named pipe must be written to, never replaced: -o /dev/null.
+        self._special = self._path.exists() and not self._path.is_file()
+        self._temporary = self._path if self._special else _beside(self._path)
         try:
-            self.file: BinaryIO = self._temporary.open("xb")
+            self.file: BinaryIO = self._temporary.open("wb" if self._special else "xb")
         except FileNotFoundError:
             raise ConfigError(
                 "the folder of the output does not exist",
@@ -44,6 +47,9 @@ class AtomicFile:
     def commit(self) -> None:
         """Flush to the disk, close and rename."""
         self.file.flush()
+        if self._special:
+            self.file.close()
+            return
         os.fsync(self.file.fileno())
         self.file.close()
         os.replace(self._temporary, self._path)
@@ -62,7 +68,8 @@ class AtomicFile:
     def discard(self) -> None:
         """Remove what was written; does nothing after :meth:`commit`."""
         self.file.close()
-        self._temporary.unlink(missing_ok=True)
+        if not self._special:
+            self._temporary.unlink(missing_ok=True)
 
 
 class AtomicFolder:
