@@ -208,6 +208,8 @@ class Tensor:
     dtype: int
     shape: tuple[int, ...]
     data: bytes = b""
+    base_name: str | None = None
+    kept: bool = False  # later ones may copy it
     lengths: list[int] = field(default_factory=list)  # of the payloads, to compare with the index
     copy_of: int | None = None  # the tensor's number, when it is coded by tensor copy
     digest: bytes = b""  # the first 16 bytes, from the index
@@ -244,9 +246,9 @@ class State:
     digest: bytes = b""
     checked: bool = False
 
-    def find(self, tensor: Tensor) -> Tensor | None:
-        """The tensor of the same name, dtype and shape."""
-        key = (tensor.name, tensor.dtype, tensor.shape)
+    def base_of(self, tensor: Tensor) -> Tensor | None:
+        """The tensor that `tensor` is coded against."""
+        key = (tensor.base_name, tensor.dtype, tensor.shape)
         return next((t for t in self.tensors if (t.name, t.dtype, t.shape) == key), None)
 
 
@@ -366,7 +368,7 @@ def read_layout(source: Cursor, limits: Limits) -> State:
     """Everything but the data."""
     state = State()
     flags = source.uint(1)
-    source.require(flags <= 1, f"flags {flags:#x}")
+    source.require(flags <= 7 and flags & 3 != 2, f"flags {flags:#x}")
     if flags & 1:
         state.base_digest = source.take(32)
     quality = source.uint(1)
@@ -382,18 +384,29 @@ def read_layout(source: Cursor, limits: Limits) -> State:
         names.add(tensor.name)
         total = limits.check("max_total_bytes", total + tensor.nbytes, "layout: bytes of tensors")
         state.tensors.append(tensor)
+    for tensor in state.tensors:
+        tensor.base_name = read_base_name(source, tensor, limits) if flags & 2 else tensor.name
+    if flags & 4:
+        kept = read_numbers(source, len(state.tensors))
+        source.require(bool(kept) and kept == sorted(set(kept)), f"kept tensors {kept}")
+        for number in kept:
+            state.tensors[number].kept = True
     for _ in range(limits.check("max_sources", source.varint(), "layout: sources")):
         state.sources.append(read_source(source, len(state.tensors), limits))
-    paths = [s.path for s in state.sources]
-    source.require(len(set(paths)) == len(paths), "two sources have one path")
-    source.require("" not in paths or len(paths) == 1, "an empty path among several sources")
+    if [s.path for s in state.sources] != [""]:
+        check_paths(source, [s.path for s in state.sources])
     source.require(source.left() == 0, "bytes after the last source")
     return state
 
 
 def read_text(source: Cursor, limits: Limits) -> str:
+    """A name or a path, after its length."""
+    return read_characters(source, source.varint(), limits)
+
+
+def read_characters(source: Cursor, length: int, limits: Limits) -> str:
     """A name or a path."""
-    length = limits.check("max_name_bytes", source.varint(), f"layout, byte {source.at}: name")
+    limits.check("max_name_bytes", length, f"layout, byte {source.at}: name")
     try:
         return source.take(length).decode("utf-8")
     except UnicodeDecodeError:
@@ -403,11 +416,15 @@ def read_text(source: Cursor, limits: Limits) -> str:
 def read_tensor_entry(source: Cursor, limits: Limits) -> Tensor:
     """Name, dtype and shape."""
     name = read_text(source, limits)
+    parts = name.replace("\\", "/").split("/")
+    source.require("\0" not in name and ".." not in parts, f"the name {name!r}")
     dtype = source.uint(1)
     source.require(dtype < len(DTYPES), f"dtype {dtype}")
     rank = limits.check("max_rank", source.varint(), f"tensor {name!r}: rank")
     shape = tuple(source.varint() for _ in range(rank))
-    elements = limits.check("max_elements", math.prod(shape), f"tensor {name!r}: elements")
+    spread = math.prod(max(n, 1) for n in shape)
+    limits.check("max_elements", spread, f"tensor {name!r}: elements")
+    elements = math.prod(shape)
     whole = elements * DTYPES[dtype].bits % 8 == 0
     source.require(whole, f"tensor {name!r} does not fill whole bytes")
     return Tensor(name, dtype, shape)
@@ -416,19 +433,46 @@ def read_tensor_entry(source: Cursor, limits: Limits) -> Tensor:
 def read_source(source: Cursor, tensors: int, limits: Limits) -> Source:
     """Path, kind, skeleton and the numbers of its tensors."""
     path = read_text(source, limits)
-    bad = {"", ".", ".."}.intersection(path.split("/")) or set("\\:\0").intersection(path)
-    source.require(not path or not bad, f"the path {path!r}")
     kind = source.uint(1)
     source.require(kind < len(KINDS), f"kind of source {kind}")
     skeleton = source.take(source.varint())
     source.require(kind != 0 or not skeleton, "a skeleton in a source of kind 0")
+    return Source(path, kind, skeleton, read_numbers(source, tensors))
+
+
+def read_numbers(source: Cursor, tensors: int) -> list[int]:
+    """Numbers of tensors, after how many they are."""
     numbers: list[int] = []
     previous = -1
     for _ in range(source.varint()):
         previous += 1 + unzigzag(source.varint())
         source.require(0 <= previous < tensors, f"tensor number {previous}")
         numbers.append(previous)
-    return Source(path, kind, skeleton, numbers)
+    return numbers
+
+
+def read_base_name(source: Cursor, tensor: Tensor, limits: Limits) -> str | None:
+    """The name of the base tensor, or None."""
+    code = source.varint()
+    if code < 2:
+        return tensor.name if code == 0 else None
+    return read_characters(source, code - 2, limits)
+
+
+DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
+
+
+def check_paths(source: Cursor, paths: list[str]) -> None:
+    """Refuses paths that leave their folder, or that some system cannot write."""
+    for path in paths:
+        for part in path.split("/"):
+            plain = part not in ("", ".", "..") and len(part.encode()) <= 255
+            plain = plain and not any(c in "\\:" or c < " " for c in part)
+            plain = plain and part.split(".")[0].lower() not in DEVICES
+            source.require(plain, f"the path {path!r}")
+    source.require(len(set(paths)) == len(paths), "two paths are the same")
+    folders = {path[:i] for path in paths for i, c in enumerate(path) if c == "/"}
+    source.require(not folders.intersection(paths), "a path is the folder of another")
 
 
 # 2.4 Chunk frames
@@ -443,7 +487,7 @@ def read_tensor(
     tensor = state.tensors[number]
     unit_bytes = tensor.unit.width // 8
     units = tensor.nbytes // unit_bytes
-    twin = base.find(tensor) if base else None
+    twin = base.base_of(tensor) if base else None
     pieces = []
     for first in range(0, units, CHUNK_UNITS):
         where = f"tensor {tensor.name!r}, chunk {len(pieces)}"
@@ -487,13 +531,13 @@ def read_index(source: Cursor, state: State, limits: Limits) -> None:
 # 2.6 Footer
 
 
-def read_footer(source: Cursor, start: int) -> None:
-    """The footer must name the index that begins at `start`."""
+def read_footer(source: Cursor, start: int, magic: bytes = b"LMSA_END") -> None:
+    """The footer must name the section that begins at `start`, and be the end."""
     length = source.at - start
     footer = source.take(24)
     if crc32c(footer[:12]) != int.from_bytes(footer[12:16], "little"):
         raise ChecksumError("footer: its crc32c is wrong")
-    source.require(footer[16:] == b"LMSA_END", "the footer does not end in LMSA_END")
+    source.require(footer[16:] == magic, f"the footer does not end in {magic!r}")
     found = struct.unpack("<QI", footer[:12])
     source.require(found == (start, length), f"the footer has the index at {found}")
     source.require(source.left() == 0, "bytes after the footer")
@@ -560,6 +604,7 @@ def tensor_copy(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
     this, earlier = chunk.state.tensors[chunk.number], chunk.state.tensors[number]
     alike = (this.dtype, this.shape) == (earlier.dtype, earlier.shape)
     source.require(alike, f"tensor {number} has another dtype or shape")
+    source.require(earlier.kept, f"tensor {number} is not kept for copies")
     source.require(earlier.copy_of is None, f"tensor {number} is itself a copy")
     source.require(chunk.span.start == 0 or this.copy_of == number, "not throughout one copy")
     this.copy_of = number
@@ -589,6 +634,7 @@ def symbol_stream(
     source.require(8 <= scale <= (12 if count == 1 else 11), f"a frequency sum of 2^{scale}")
     tables = [frequency_table(source, scale) for _ in range(count)]
     word_count = source.varint()
+    source.require(word_count <= n, f"{word_count} words for {n} symbols")
     states = [source.uint(4) for _ in range(lanes)]
     source.require(min(states) >= 2**16, "a state below 2^16")
     words = iter(struct.unpack(f"<{word_count}H", source.take(2 * word_count)))
@@ -951,6 +997,55 @@ def check_digests(state: State) -> None:
 
 
 # ---------------------------------------------------------------------------------------------
+# 6. Set of models
+
+SET_MAGIC = b"\x89LMSS\r\n\x1a"
+MAX_CHAIN = 64
+
+
+def decode_set(
+    data: bytes, base: State | None = None, limits: Limits | None = None
+) -> dict[str, State]:
+    """The models of a set, by name; `base` is for those whose base is not in the set."""
+    limits = limits or Limits()
+    source = Cursor(data, "file")
+    source.require(source.take(len(SET_MAGIC)) == SET_MAGIC, "this is no set")
+    version = source.uint(1)
+    if version != VERSION:
+        raise UnsupportedError(f"file, byte 8: version {version}; this decoder knows {VERSION}")
+    members = read_set_table(Cursor(read_section(source, limits), "set table"), limits)
+    first = source.at
+    offset = struct.unpack("<Q", data[-24:-16])[0] if source.left() >= 24 else len(data)
+    source.take(max(offset - first, 0))
+    index = Cursor(read_section(source, limits), "set index")
+    sizes = [index.varint() for _ in members]
+    index.require(index.left() == 0, "bytes after the last size")
+    source.require(sum(sizes) == offset - first, "models of other sizes")
+    read_footer(source, offset, b"LMSS_END")
+    states: list[State] = []
+    for (_, number), size in zip(members, sizes, strict=True):
+        held = base if number is None else states[number]
+        states.append(decode(data[first : first + size], held, limits))
+        first += size
+    return {name: state for (name, _), state in zip(members, states, strict=True)}
+
+
+def read_set_table(source: Cursor, limits: Limits) -> list[tuple[str, int | None]]:
+    """Names, and the numbers of bases."""
+    members: list[tuple[str, int | None]] = []
+    depths: list[int] = []
+    for number in range(limits.check("max_sources", source.varint(), "set table: models")):
+        name, base = read_text(source, limits), source.varint() - 1
+        source.require(base < number, f"model {number} is based on model {base}")
+        depths.append(depths[base] + 1 if base >= 0 else 1)
+        source.require(depths[-1] <= MAX_CHAIN, f"a chain of {depths[-1]} bases")
+        members.append((name, base if base >= 0 else None))
+    source.require(bool(members) and source.left() == 0, "no models, or bytes after the last")
+    check_paths(source, [name for name, _ in members])
+    return members
+
+
+# ---------------------------------------------------------------------------------------------
 # The command
 
 
@@ -1002,16 +1097,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, help="folder for the bytes of the tensors")
     options = parser.parse_args(arguments)
     try:
+        data = options.file.read_bytes()
         base = read_base(options.base) if options.base else None
-        state = decode(options.file.read_bytes(), base)
+        is_set = data.startswith(SET_MAGIC)
+        states = decode_set(data, base) if is_set else {"": decode(data, base)}
     except ReferenceError as error:
         print(f"{error.kind}: {error}", file=sys.stderr)
         return 3 if isinstance(error, BaseMismatchError) else 1
-    if not state.checked:
+    if blake3 is None:
         print("digests were not verified: `pip install blake3` for that", file=sys.stderr)
-    print_state(state)
-    if options.output:
-        write_folder(state, options.output)
+    for number, (name, state) in enumerate(states.items()):
+        if name:
+            print(f"model {name!r}")
+        print_state(state)
+        if options.output:
+            write_folder(state, options.output / f"{number:06}" if name else options.output)
     return 0
 
 

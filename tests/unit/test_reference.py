@@ -25,7 +25,7 @@ def load(path: Path):
     return module
 
 
-naive = load(ROOT / "tests" / "naive_encoder.py")
+naive = load(ROOT / "tests" / "conformance" / "naive_encoder.py")
 reference = load(ROOT / "reference" / "limosa_reference.py")
 
 FLOATS = list(naive.FLOATS)
@@ -164,7 +164,16 @@ def test_later_version():
         reference.decode(naive.file([], version=1))
 
 
-@pytest.mark.parametrize("path", ["../x", "/x", "a//b", "a/.", "c:x", "a\\b", "a\0", "a/"])
+@pytest.mark.parametrize("name", ["a/../b", "..", "a\\..", "a\0b"])
+def test_names_that_leave_the_folder(name: str):
+    with pytest.raises(reference.CorruptError, match="name"):
+        reference.decode(naive.file([naive.Coded(name, "U8", (0,), b"")]))
+
+
+BAD_PATHS = ["../x", "/x", "a//b", "a/.", "c:x", "a\\b", "a\0", "a/", "NUL.x", "x" * 256]
+
+
+@pytest.mark.parametrize("path", BAD_PATHS)
 def test_paths_that_leave_the_folder(path: str):
     with pytest.raises(reference.CorruptError, match="path"):
         reference.decode(naive.file([], sources=[(path, 5, b"", [])]))
@@ -183,11 +192,13 @@ def test_tensor_copy():
     a = tensor("U8", units, *raw)
     copy = naive.block(2, naive.varint(0))
     b = tensor("U8", units, copy, copy, name="v")
-    assert reference.decode(naive.file([a, b])).tensors[1].data == a.data
+    assert reference.decode(naive.file([a, b], kept=[0])).tensors[1].data == a.data
+    with pytest.raises(reference.CorruptError, match="not kept"):
+        reference.decode(naive.file([a, b]))
     for payloads in ([copy, raw[1]], [raw[0], copy]):
         b.payloads = payloads
-        with pytest.raises(reference.CorruptError):
-            reference.decode(naive.file([a, b]))
+        with pytest.raises(reference.CorruptError, match=r"not throughout|only a part"):
+            reference.decode(naive.file([a, b], kept=[0]))
 
 
 def test_copy_of_a_copy_is_refused():
@@ -195,7 +206,7 @@ def test_copy_of_a_copy_is_refused():
     b = tensor("U8", [1], naive.block(2, b"\0"), name="b")
     c = tensor("U8", [1], naive.block(2, b"\1"), name="c")
     with pytest.raises(reference.CorruptError, match="itself a copy"):
-        reference.decode(naive.file([a, b, c]))
+        reference.decode(naive.file([a, b, c], kept=[0, 1]))
 
 
 def test_base_copy():
@@ -403,7 +414,39 @@ def test_decimal_needs_digits_in_the_layout():
         decoded("F32", [0x3F800000], payload)
 
 
-# Bases and the command
+# 6 Sets, bases and the command
+
+
+def test_set():
+    a = tensor("U8", [1, 2], naive.block(0, b"\1\2"))
+    b = tensor("U8", [1, 9], naive.block(10, naive.base_sparse([1, 9], [1, 2], "U8")))
+    c = tensor("U8", [7, 9], naive.block(8, naive.base_planes([7, 9], [1, 9], 8)))
+    data = naive.model_set(
+        [
+            ("v1", None, naive.file([a])),
+            ("v2", 0, naive.file([b], base=naive.state_digest([a]))),
+            ("v3", 1, naive.file([c], base=naive.state_digest([b]))),
+        ]
+    )
+    states = reference.decode_set(data)
+    assert {name: s.tensors[0].data for name, s in states.items()} == {
+        "v1": b"\1\2",
+        "v2": b"\1\x09",
+        "v3": b"\7\x09",
+    }
+    for end in range(len(data)):
+        with pytest.raises(reference.ReferenceError):
+            reference.decode_set(data[:end])
+
+
+def test_renamed_tensors():
+    a = tensor("U8", [1], naive.block(0, b"\1"), name="a")
+    b = tensor("U8", [1], naive.block(3, b""), name="b")
+    state = reference.decode(naive.file([a]))
+    options = {"base": naive.state_digest([a])}
+    assert reference.decode(naive.file([b], base_names=["a"], **options), state).tensors[0].data
+    with pytest.raises(reference.CorruptError, match="without a base"):
+        reference.decode(naive.file([b], base_names=[None], **options), state)
 
 
 def test_another_base_is_refused():

@@ -26,6 +26,7 @@ WIDTHS = dict.fromkeys(NAMES, 8) | {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16,
     "U64": 64, "U32": 32, "U16": 16, "C64": 32,
 }  # fmt: skip
+BITS = WIDTHS | {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "C64": 64}  # of an element
 FLOATS = {"F64": (11, 52), "F32": (8, 23), "F16": (5, 10), "BF16": (8, 7), "C64": (8, 23)}
 CHUNK = 262_144
 
@@ -104,26 +105,41 @@ def layout(
     *,
     base: bytes | None = None,
     digits: int | None = None,
+    base_names: Sequence[str | None] | None = None,
+    kept: Sequence[int] = (),
     sources: Sequence[tuple[str, int, bytes, Sequence[int]]] | None = None,
 ) -> bytes:
     """`sources`: (path, kind, skeleton, numbers of tensors); None is one source of kind 0."""
     if sources is None:
         sources = [("", 0, b"", range(len(tensors)))]
-    out = b"\0" if base is None else b"\1" + base
+    flags = (base is not None) + 2 * (base_names is not None) + 4 * bool(kept)
+    out = bytes([flags]) + (base or b"")
     out += b"\0" if digits is None else bytes([1, digits])
     out += varint(len(tensors))
     for t in tensors:
         name = t.name.encode()
         out += varint(len(name)) + name + bytes([NAMES.index(t.dtype)])
         out += varint(len(t.shape)) + b"".join(map(varint, t.shape))
+    for t, name in zip(tensors, base_names or (), strict=False):
+        if name is None or name == t.name:
+            out += varint(int(name is None))
+        else:
+            out += varint(2 + len(name.encode())) + name.encode()
+    if kept:
+        out += numbers_of(kept)
     out += varint(len(sources))
     for path, kind, skeleton, numbers in sources:
         out += varint(len(path.encode())) + path.encode() + bytes([kind])
-        out += varint(len(skeleton)) + skeleton + varint(len(numbers))
-        previous = -1
-        for number in numbers:
-            out += varint(zigzag(number - (previous + 1)))
-            previous = number
+        out += varint(len(skeleton)) + skeleton + numbers_of(numbers)
+    return out
+
+
+def numbers_of(numbers: Sequence[int]) -> bytes:
+    out = varint(len(numbers))
+    previous = -1
+    for number in numbers:
+        out += varint(zigzag(number - (previous + 1)))
+        previous = number
     return out
 
 
@@ -136,9 +152,9 @@ def index(tensors: Sequence[Coded]) -> bytes:
     return b"".join(parts) + state_digest(tensors)
 
 
-def footer(offset: int, length: int) -> bytes:
+def footer(offset: int, length: int, magic: bytes = b"LMSA_END") -> bytes:
     place = struct.pack("<QI", offset, length)
-    return place + crc32c(place) + b"LMSA_END"
+    return place + crc32c(place) + magic
 
 
 def file(tensors: Sequence[Coded], *, method: int = 0, version: int = 0, **options) -> bytes:
@@ -351,3 +367,18 @@ def decimal_exceptions(exceptions: dict[int, int], width: int) -> bytes:
         out += varint(place - previous - 1) + pack([exceptions[place]], width)
         previous = place
     return out
+
+
+# 6 Set of models
+
+
+def model_set(members: Sequence[tuple[str, int | None, bytes]]) -> bytes:
+    """(name, number of the base, file) of each model."""
+    table = varint(len(members))
+    for name, base, _ in members:
+        table += (
+            varint(len(name.encode())) + name.encode() + varint(0 if base is None else base + 1)
+        )
+    out = b"\x89LMSS\r\n\x1a\0" + section(table) + b"".join(data for _, _, data in members)
+    end = section(b"".join(varint(len(data)) for _, _, data in members))
+    return out + end + footer(len(out), len(end), b"LMSS_END")

@@ -1,0 +1,58 @@
+"""Write tests/golden and tests/golden-errors anew.
+
+Before version 1.0 the format may change, and then all files are written again; afterwards a file
+that is in the repository is never changed. `--hand` leaves out the files that limosa's own encoder
+writes, and so needs no installed limosa.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "conformance"))
+from blake3 import blake3
+from hand_made import Case, cases
+from hand_made_errors import error_cases
+
+TESTS = Path(__file__).parents[1] / "tests"
+
+
+def main() -> None:
+    folders = TESTS / "golden", TESTS / "golden-errors"
+    for folder in folders:
+        for case in folder.glob("*/expected.json"):
+            shutil.rmtree(case.parent)
+    for case in cases():
+        write(folders[0] / case.name, case.files(), expected_of(case))
+    for case in error_cases():
+        write(folders[1] / case.name, case.files(), {"error": case.error, "why": case.why})
+    if "--hand" not in sys.argv:
+        from encoder_made import encoder_cases
+
+        for name, files, expected in encoder_cases():
+            write(folders[0] / name, files, expected)
+    total = sum(file.stat().st_size for folder in folders for file in folder.rglob("*.*"))
+    print(f"{total:,} bytes")
+
+
+def expected_of(case: Case) -> dict:
+    """What a decoder has to find."""
+    rows = [(t.name, t.dtype, t.shape, blake3(t.data).hexdigest()) for t in case.tensors]
+    keys = ("name", "dtype", "shape", "blake3")
+    return {"feature": case.feature, "tensors": [dict(zip(keys, row, strict=True)) for row in rows]}
+
+
+def write(folder: Path, files: dict[str, bytes], expected: dict) -> None:
+    """One case; two of one name are a mistake."""
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    text = json.dumps(expected, indent=1, ensure_ascii=False)
+    (folder / "expected.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
