@@ -62,8 +62,7 @@ void place_escapes(const Reader& r, const Escapes& e, uint64_t* done, const uint
   const size_t size = d.unit_bytes();
   const unsigned low = d.unit_bits - 1 - top;
   const uint64_t clear = ~(((uint64_t{1} << top) - 1) << low);
-  for (size_t i = 0; i < n; ++i) {
-    if (symbols[i] != 0) continue;
+  for (size_t i = 0; (i = find_zero(symbols, i, n)) < n; ++i) {
     if (*done == e.count) r.corrupt("more escape symbols than escapes");
     uint16_t f;
     std::memcpy(&f, e.fields + (e.same ? 0 : 2 * *done), 2);

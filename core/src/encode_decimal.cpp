@@ -4,6 +4,17 @@
 #include "limosa/chunk.hpp"
 
 namespace limosa {
+namespace {
+
+bool decodes_to_finite(int64_t v, double scale, const uint8_t* base, unsigned dtype) {
+  uint8_t unit[8];
+  const double w = static_cast<double>(v) / scale;
+  if (base) add_to_unit(w, base, dtype, unit);
+  else double_to_unit(w, dtype, unit);
+  return std::isfinite(unit_to_double(unit, dtype));
+}
+
+}  // namespace
 
 void encode_decimal(Bytes& out, const ChunkInput& in, EncodeScratch& s) {
   const size_t size = kDtypes[in.dtype].unit_bytes();
@@ -18,9 +29,8 @@ void encode_decimal(Bytes& out, const ChunkInput& in, EncodeScratch& s) {
                              : unit_to_double(unit, in.dtype);
     const double scaled = w * scale;
     const bool fits = scaled > -9223372036854775808.0 && scaled < 9223372036854775808.0;  // false for NaN
-    const bool base_finite = !in.base || std::isfinite(unit_to_double(in.base + i * size, in.dtype));
-    if (fits && base_finite) {
-      const int64_t v = static_cast<int64_t>(scaled);
+    const int64_t v = fits ? static_cast<int64_t>(scaled) : 0;
+    if (fits && decodes_to_finite(v, scale, in.base ? in.base + i * size : nullptr, in.dtype)) {
       values[i] = static_cast<uint64_t>(v) << 1 ^ static_cast<uint64_t>(v >> 63);
       continue;
     }

@@ -14,16 +14,20 @@ constexpr TokenShape kShapes[] = {{7, 2}, {7, 1}, {5, 2}, {5, 1}, {4, 2}, {3, 1}
 // A table costs about this much for each token that occurs, in bits.
 constexpr uint64_t kTableEntryBits = 9;
 
+constexpr size_t kPiece = 32;  // values looked at together
+
 template <class T>
 void tokens_of(const T* v, size_t n, TokenShape shape, uint8_t* out) {
-  T all = 0;
-  for (size_t i = 0; i < n; ++i) all = static_cast<T>(all | v[i]);
-  if (all < (1u << shape.split)) {
-    for (size_t i = 0; i < n; ++i) out[i] = static_cast<uint8_t>(v[i]);
-    return;
-  }
   unsigned extra;
-  for (size_t i = 0; i < n; ++i) out[i] = static_cast<uint8_t>(token_of(v[i], shape, &extra));
+  for (size_t at = 0; at < n; at += kPiece) {
+    const size_t end = std::min(at + kPiece, n);
+    T all = 0;
+    for (size_t i = at; i < end; ++i) all = static_cast<T>(all | v[i]);
+    if (all < (1u << shape.split))
+      for (size_t i = at; i < end; ++i) out[i] = static_cast<uint8_t>(v[i]);
+    else
+      for (size_t i = at; i < end; ++i) out[i] = static_cast<uint8_t>(token_of(v[i], shape, &extra));
+  }
 }
 
 void tokens(const uint8_t* values, unsigned width, size_t n, TokenShape shape, uint8_t* out) {
@@ -101,31 +105,35 @@ Choice choose(const uint8_t* values, unsigned width, size_t n, const uint8_t* co
   return best;
 }
 
+// The extra bits of all values, given their tokens.
 template <class T>
-void append_extra(Bytes& out, const T* v, size_t n, TokenShape shape) {
+void append_extra(Bytes& out, const T* v, const uint8_t* tokens, size_t n, TokenShape shape) {
+  uint8_t bits[256];
+  for (unsigned t = 0; t < 256; ++t) bits[t] = static_cast<uint8_t>(std::min(63u, token_extra_bits(t, shape)));
   uint64_t total = 0;
-  unsigned extra;
-  for (size_t i = 0; i < n; ++i) {
-    token_of(v[i], shape, &extra);
-    total += extra;
-  }
+  for (size_t i = 0; i < n; ++i) total += bits[tokens[i]];
   const size_t bytes = static_cast<size_t>((total + 7) / 8);
   append_varint(out, bytes);
-  if (bytes == 0) return;
-  out.reserve(out.size() + bytes + 8);
-  unsigned __int128 buffer = 0;
+  size_t at = out.size();
+  out.resize(at + bytes + 16);  // whole words are stored; the surplus is cut off at the end
+  uint64_t buffer = 0;
   unsigned filled = 0;
   for (size_t i = 0; i < n; ++i) {
-    token_of(v[i], shape, &extra);
-    buffer |= static_cast<unsigned __int128>(static_cast<uint64_t>(v[i]) & ((uint64_t{1} << extra) - 1)) << filled;
-    filled += extra;
-    if (filled >= 64) {
-      append(out, static_cast<uint64_t>(buffer));
-      buffer >>= 64;
-      filled -= 64;
+    const unsigned b = bits[tokens[i]];
+    if (b == 0) continue;
+    const uint64_t low = static_cast<uint64_t>(v[i]) & ((uint64_t{1} << b) - 1);
+    buffer |= low << filled;
+    if (filled + b >= 64) {
+      std::memcpy(out.data() + at, &buffer, 8);
+      at += 8;
+      buffer = filled ? low >> (64 - filled) : 0;
+      filled += b - 64;
+    } else {
+      filled += b;
     }
   }
-  for (; filled > 0; filled -= std::min(filled, 8u), buffer >>= 8) out.push_back(static_cast<uint8_t>(buffer));
+  std::memcpy(out.data() + at, &buffer, 8);
+  out.resize(at + (filled + 7) / 8);
 }
 
 }  // namespace
@@ -150,10 +158,10 @@ void encode_integers(Bytes& out, const uint8_t* values, unsigned width, size_t n
   out.push_back(static_cast<uint8_t>(shape.split));
   out.push_back(static_cast<uint8_t>(shape.joined));
   encode_symbols(out, s.tokens.data(), n, contexts, context_count, s);
-  if (width == 8) append_extra(out, values, n, shape);
-  else if (width == 16) append_extra(out, reinterpret_cast<const uint16_t*>(values), n, shape);
-  else if (width == 32) append_extra(out, reinterpret_cast<const uint32_t*>(values), n, shape);
-  else append_extra(out, reinterpret_cast<const uint64_t*>(values), n, shape);
+  if (width == 8) append_extra(out, values, s.tokens.data(), n, shape);
+  else if (width == 16) append_extra(out, reinterpret_cast<const uint16_t*>(values), s.tokens.data(), n, shape);
+  else if (width == 32) append_extra(out, reinterpret_cast<const uint32_t*>(values), s.tokens.data(), n, shape);
+  else append_extra(out, reinterpret_cast<const uint64_t*>(values), s.tokens.data(), n, shape);
 }
 
 }  // namespace limosa

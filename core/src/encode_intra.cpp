@@ -8,6 +8,7 @@ namespace limosa {
 namespace {
 
 constexpr uint64_t kTableEntryBits = 9, kStreamBits = 80;
+constexpr size_t kZeroShare = 16;  // a mask is tried when one unit in so many is zero
 constexpr size_t kCell = 2048;  // units whose trailing zeros are looked at together
 
 struct Plan {
@@ -16,6 +17,7 @@ struct Plan {
   unsigned joined = 0, zeros = 0;  // fields: k, z
   uint32_t window = 0;
   uint64_t escapes = 0;
+  uint32_t counts[256] = {};  // fields: of the symbols
 };
 
 unsigned trailing_zeros(uint64_t any, const Dtype& d) {
@@ -56,8 +58,9 @@ void consider_fields(const std::vector<uint32_t>& bins, unsigned bits, size_t n,
   const unsigned r = d.unit_bits - d.exponent_bits - k - z;
   uint64_t cost = entropy_bits(symbols, 256) + (used + (escapes != 0)) * kTableEntryBits + kStreamBits + uint64_t{n} * r;
   cost += outside > 1 ? 16 * escapes : 16;
-  if (cost < best.bits)
-    best = {Mode::fields, cost, k, z, static_cast<uint32_t>(window), escapes};
+  if (cost >= best.bits) return;
+  best = {Mode::fields, cost, k, z, static_cast<uint32_t>(window), escapes, {}};
+  std::copy(symbols, symbols + 256, best.counts);
 }
 
 void plan_fields(const uint8_t* units, size_t n, const Dtype& d, uint64_t any, Plan& best) {
@@ -141,8 +144,7 @@ void append_fields(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, c
   if (plan.escapes) {
     std::vector<uint16_t> fields;
     const size_t size = d.unit_bytes();
-    for (size_t i = 0; i < n; ++i) {
-      if (s.symbols[i] != 0) continue;
+    for (size_t i = 0; (i = find_zero(s.symbols.data(), i, n)) < n; ++i) {
       const uint64_t u = load_unit(units + i * size, size);
       fields.push_back(static_cast<uint16_t>(u >> (d.unit_bits - 1 - top) & ((1u << top) - 1)));
     }
@@ -150,7 +152,7 @@ void append_fields(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, c
     out.push_back(same ? 0 : 1);
     append_bytes(out, fields.data(), (same ? 1 : fields.size()) * 2);
   }
-  encode_symbols(out, s.symbols.data(), n, nullptr, 1, s);
+  encode_symbols(out, s.symbols.data(), n, nullptr, 1, s, plan.counts);
   append_bytes(out, s.planes.data(), s.planes.size());
 }
 
@@ -164,11 +166,10 @@ void append_palette(Bytes& out, const uint8_t* units, size_t n, size_t size, con
 
 // Chooses among raw, fields, palette and planes and appends the content of the block, without its header.
 // `write` false only measures.
-Plan encode_content(Bytes* out, const uint8_t* units, size_t n, const Dtype& d, EncodeScratch& s) {
+Plan encode_content(Bytes* out, const uint8_t* units, size_t n, const Dtype& d, uint64_t any, EncodeScratch& s) {
   const size_t size = d.unit_bytes();
-  uint64_t any, differing;
-  kernels().or_units(units, d.unit_bits, n, &any, &differing);
-  Plan plan{Mode::raw, uint64_t{n} * d.unit_bits, 0, 0, 0, 0};
+  Plan plan;
+  plan.bits = uint64_t{n} * d.unit_bits;
   if (d.is_float()) plan_fields(units, n, d, any, plan);
   else plan.mode = Mode::planes;
   if (size > 1 && n >= 16) {
@@ -187,16 +188,29 @@ Plan encode_content(Bytes* out, const uint8_t* units, size_t n, const Dtype& d, 
   return plan;
 }
 
-size_t count_zeros(const uint8_t* units, size_t n, size_t size) {
+template <class T>
+size_t count_zeros_of(const uint8_t* units, size_t n) {
   size_t zeros = 0;
-  for (size_t i = 0; i < n; ++i) zeros += load_unit(units + i * size, size) == 0;
+  for (size_t i = 0; i < n; ++i) {
+    T v;
+    std::memcpy(&v, units + i * sizeof(T), sizeof(T));
+    zeros += v == 0;
+  }
   return zeros;
 }
 
+size_t count_zeros(const uint8_t* units, size_t n, size_t size) {
+  return size == 1   ? count_zeros_of<uint8_t>(units, n)
+         : size == 2 ? count_zeros_of<uint16_t>(units, n)
+         : size == 4 ? count_zeros_of<uint32_t>(units, n)
+                     : count_zeros_of<uint64_t>(units, n);
+}
+
 // The zero mask in place of one block, when it is smaller.
-bool encode_zero_mask(Bytes& out, size_t block_start, const uint8_t* units, size_t n, const Dtype& d, EncodeScratch& s) {
+bool encode_zero_mask(Bytes& out, size_t block_start, const uint8_t* units, size_t n, const Dtype& d, uint64_t any,
+                      EncodeScratch& s) {
   const size_t size = d.unit_bytes(), zeros = count_zeros(units, n, size);
-  if (zeros * 16 < n || zeros == n) return false;
+  if (zeros * kZeroShare < n || zeros == n) return false;
   Bytes mask((n + 7) / 8, 0), rest, block;
   rest.reserve((n - zeros) * size);
   for (size_t i = 0; i < n; ++i) {
@@ -209,7 +223,7 @@ bool encode_zero_mask(Bytes& out, size_t block_start, const uint8_t* units, size
   encode_symbols(block, mask.data(), mask.size(), nullptr, 1, s);
   const size_t mode_at = block.size();
   block.push_back(0);
-  block[mode_at] = static_cast<uint8_t>(encode_content(&block, rest.data(), n - zeros, d, s).mode);
+  block[mode_at] = static_cast<uint8_t>(encode_content(&block, rest.data(), n - zeros, d, any, s).mode);
   if (block.size() >= out.size() - block_start) return false;
   out.resize(block_start);
   append_block_header(out, Mode::zero_mask, n);
@@ -227,8 +241,10 @@ void encode_segment(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, 
   }
   const size_t start = out.size();
   append_block_header(out, Mode::raw, n);
-  out[start] = static_cast<uint8_t>(encode_content(&out, units, n, d, s).mode);
-  encode_zero_mask(out, start, units, n, d, s);
+  const Plan plan = encode_content(&out, units, n, d, any, s);
+  out[start] = static_cast<uint8_t>(plan.mode);
+  // Zeros are escapes of a fields block, so few escapes mean few zeros.
+  if (plan.mode != Mode::fields || plan.escapes * kZeroShare >= n) encode_zero_mask(out, start, units, n, d, any, s);
 }
 
 constexpr unsigned kAllZero = 64;
@@ -272,7 +288,11 @@ void encode_intra(Bytes& out, const uint8_t* units, size_t n, unsigned dtype, En
 
 uint64_t intra_cost(const uint8_t* units, size_t n, unsigned dtype, EncodeScratch& scratch) {
   const Dtype& d = kDtypes[dtype];
-  if (d.is_float()) return encode_content(nullptr, units, n, d, scratch).bits;
+  if (d.is_float()) {
+    uint64_t any, differing;
+    kernels().or_units(units, d.unit_bits, n, &any, &differing);
+    return encode_content(nullptr, units, n, d, any, scratch).bits;
+  }
   Bytes out;
   encode_intra(out, units, n, dtype, scratch);
   return uint64_t{out.size()} * 8;

@@ -183,7 +183,7 @@ void normalise(const uint32_t* counts, unsigned log2_total, uint16_t* frequencie
 }
 
 void encode_symbols(Bytes& out, const uint8_t* symbols, size_t n, const uint8_t* contexts, unsigned context_count,
-                    EncodeScratch& scratch) {
+                    EncodeScratch& scratch, const uint32_t* counts) {
   if (std::all_of(symbols, symbols + n, [&](uint8_t s) { return s == symbols[0]; })) {
     out.push_back(static_cast<uint8_t>(StreamKind::constant));
     out.push_back(symbols[0]);
@@ -191,14 +191,17 @@ void encode_symbols(Bytes& out, const uint8_t* symbols, size_t n, const uint8_t*
   }
   if (context_count == 1) contexts = nullptr;
   const size_t start = out.size();
-  count(symbols, contexts, n, context_count, scratch.bins);
+  if (!counts) {
+    count(symbols, contexts, n, context_count, scratch.bins);
+    counts = scratch.bins.data();
+  }
   const unsigned log2_total = context_count == 1 ? (n < 1024 ? 10 : kMaxLog2Total) : kMaxLog2TotalContexts;
   const bool small = n < kSmall;
   out.push_back(static_cast<uint8_t>(small ? StreamKind::rans1 : StreamKind::rans32));
   out.push_back(static_cast<uint8_t>(log2_total));
   scratch.table.resize(size_t{context_count} * 256);
   for (unsigned c = 0; c < context_count; ++c)
-    build_context(out, scratch.bins.data() + size_t{c} * 256, log2_total, scratch.table.data() + size_t{c} * 256);
+    build_context(out, counts + size_t{c} * 256, log2_total, scratch.table.data() + size_t{c} * 256);
 
   scratch.words.resize(n + 16);
   uint16_t* const words_end = scratch.words.data() + scratch.words.size();

@@ -137,9 +137,67 @@ uint16_t* rans_encode32(const EncodeSymbol* table, const uint8_t* contexts, cons
                   : encode32<false>(table, nullptr, symbols, n, states, words_end);
 }
 
+// 32 units of 16 bits from their symbols and rests of 6 or 8 bits, one a byte.
+template <unsigned R>
+inline void join32(__m256i symbols, __m256i rest, __m256i window, __m128i low, __m128i zeros, uint8_t* units) {
+  const __m256i low_mask = _mm256_set1_epi16((1 << (R - 1)) - 1), sign_mask = _mm256_set1_epi16(1 << (R - 1));
+  const __m256i s[2] = {_mm256_cvtepu8_epi16(_mm256_castsi256_si128(symbols)),
+                        _mm256_cvtepu8_epi16(_mm256_extracti128_si256(symbols, 1))};
+  const __m256i r[2] = {_mm256_cvtepu8_epi16(_mm256_castsi256_si128(rest)),
+                        _mm256_cvtepu8_epi16(_mm256_extracti128_si256(rest, 1))};
+  for (int h = 0; h < 2; ++h) {
+    const __m256i top = _mm256_sll_epi16(_mm256_add_epi16(s[h], window), low);
+    const __m256i mantissa = _mm256_sll_epi16(_mm256_and_si256(r[h], low_mask), zeros);
+    const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(r[h], sign_mask), 16 - R);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(units) + h, _mm256_or_si256(top, _mm256_or_si256(mantissa, sign)));
+  }
+}
+
+inline __m256i load32(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+
+// BF16 with two joined bits: rests of 6 bits, a plane of 4 and a plane of 2.
+void join16_6(const uint8_t* symbols, const uint8_t* planes, size_t first, size_t n, size_t total, unsigned zeros,
+              uint32_t window, uint8_t* units) {
+  const uint8_t* fours = planes + first / 2;
+  const uint8_t* twos = planes + plane_bytes(total, 4) + first / 4;
+  const __m256i w = _mm256_set1_epi16(static_cast<short>(window)), m4 = _mm256_set1_epi8(15), m2 = _mm256_set1_epi8(0x30);
+  const __m128i low = _mm_cvtsi32_si128(static_cast<int>(5 + zeros)), z = _mm_cvtsi32_si128(static_cast<int>(zeros));
+  for (size_t at = 0; at < n; at += 128, symbols += 128, fours += 64, twos += 32, units += 256) {
+    const __m256i two = load32(twos), a = load32(fours), b = load32(fours + 32);
+    const __m256i rest[4] = {
+        _mm256_or_si256(_mm256_and_si256(a, m4), _mm256_and_si256(_mm256_slli_epi16(two, 4), m2)),
+        _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(a, 4), m4), _mm256_and_si256(_mm256_slli_epi16(two, 2), m2)),
+        _mm256_or_si256(_mm256_and_si256(b, m4), _mm256_and_si256(two, m2)),
+        _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(b, 4), m4), _mm256_and_si256(_mm256_srli_epi16(two, 2), m2))};
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; ++q) join32<6>(load32(symbols + 32 * q), rest[q], w, low, z, units + 64 * q);
+  }
+}
+
+// F16 with three joined bits: rests of one byte.
+void join16_8(const uint8_t* symbols, const uint8_t* planes, size_t first, size_t n, unsigned zeros, uint32_t window,
+              uint8_t* units) {
+  const __m256i w = _mm256_set1_epi16(static_cast<short>(window));
+  const __m128i low = _mm_cvtsi32_si128(static_cast<int>(7 + zeros)), z = _mm_cvtsi32_si128(static_cast<int>(zeros));
+  for (size_t at = 0; at < n; at += 32)
+    join32<8>(load32(symbols + at), load32(planes + first + at), w, low, z, units + 2 * at);
+}
+
+void join_avx2(const uint8_t* symbols, const uint8_t* planes, unsigned width, size_t first, size_t n, size_t total,
+               unsigned top, unsigned zeros, uint32_t window, uint8_t* units) {
+  const unsigned bits = width - top - zeros;
+  size_t whole = 0;
+  if (width == 16 && (bits == 6 || bits == 8)) {
+    whole = n - n % kGroup;
+    if (bits == 6) join16_6(symbols, planes, first, whole, total, zeros, window, units);
+    else join16_8(symbols, planes, first, whole, zeros, window, units);
+  }
+  if (whole < n) join(symbols + whole, planes, width, first + whole, n - whole, total, top, zeros, window, units + whole * (width / 8));
+}
+
 }  // namespace
 
 extern const Kernels kKernelsAvx2;
-const Kernels kKernelsAvx2 = {"avx2", rans_decode32, rans_encode32, LIMOSA_PLAIN_KERNELS};
+const Kernels kKernelsAvx2 = {"avx2", rans_decode32, rans_encode32, LIMOSA_PLAIN_KERNELS(join_avx2)};
 
 }  // namespace limosa

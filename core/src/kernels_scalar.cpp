@@ -47,6 +47,6 @@ uint16_t* rans_encode32(const EncodeSymbol* table, const uint8_t* contexts, cons
 }  // namespace
 
 extern const Kernels kKernelsScalar;
-const Kernels kKernelsScalar = {"scalar", rans_decode32, rans_encode32, LIMOSA_PLAIN_KERNELS};
+const Kernels kKernelsScalar = {"scalar", rans_decode32, rans_encode32, LIMOSA_PLAIN_KERNELS(join)};
 
 }  // namespace limosa

@@ -77,6 +77,13 @@ inline void append_varint(Bytes& out, uint64_t v) {
   out.push_back(static_cast<uint8_t>(v));
 }
 
+// The first place from `from` on, below n, that holds a zero byte; n if there is none.
+inline size_t find_zero(const uint8_t* bytes, size_t from, size_t n) {
+  if (from >= n) return n;
+  const void* p = std::memchr(bytes + from, 0, n - from);
+  return p ? static_cast<size_t>(static_cast<const uint8_t*>(p) - bytes) : n;
+}
+
 inline unsigned bit_length(uint64_t v) {
   return v == 0 ? 0u : 64u - static_cast<unsigned>(__builtin_clzll(v));
 }

@@ -52,6 +52,7 @@ constexpr Dtype kDtypes[] = {
     {64, 11, 52}, {32, 8, 23}, {16, 5, 10}, {16, 8, 7}, {8, 0, 0},  {8, 0, 0},  {8, 0, 0},
     {8, 0, 0},    {64, 0, 0},  {32, 0, 0},  {16, 0, 0}, {8, 0, 0},  {64, 0, 0}, {32, 0, 0},
     {16, 0, 0},   {8, 0, 0},   {8, 0, 0},   {32, 8, 23}, {8, 0, 0}, {8, 0, 0},
+    {8, 0, 0},    {8, 0, 0},
 };
 constexpr unsigned kDtypeCount = sizeof(kDtypes) / sizeof(kDtypes[0]);
 constexpr unsigned kDtypeF64 = 0, kDtypeF16 = 2, kDtypeBF16 = 3;

@@ -24,9 +24,10 @@ uint32_t log2_fixed(uint32_t v);
 // Sum over the bins of c * log2(sum / c), in bits.
 uint64_t entropy_bits(const uint32_t* bins, size_t count);
 
-// Appends the cheapest stream of n symbols; contexts may be null (then C = 1).
+// Appends the cheapest stream of n symbols; contexts may be null (then C = 1). `counts`: 256 for each context, if
+// the caller has them.
 void encode_symbols(Bytes& out, const uint8_t* symbols, size_t n, const uint8_t* contexts, unsigned context_count,
-                    EncodeScratch& scratch);
+                    EncodeScratch& scratch, const uint32_t* counts = nullptr);
 
 // True if x / f is exact for every state x < f * 2^(32-B) with the 32-bit reciprocal of f.
 bool reciprocal_is_exact(uint32_t f, unsigned log2_total);
