@@ -17,6 +17,8 @@ from .models import State
 
 BIN = 0.002
 """Width of the histogram bins, as in the paper's figure 2."""
+CLOSER = 0.05
+"""Share of the paper's range, and of its bins, that the third panel shows."""
 
 
 def _new(columns: int, width: float) -> tuple[Figure, list[Axes]]:
@@ -40,25 +42,30 @@ def _values(state: State) -> np.ndarray:
     return np.concatenate(floats)
 
 
-def _histogram(axis: Axes, values: np.ndarray, reach: float, label: str) -> None:
-    edges = np.arange(-reach - BIN / 2, reach + BIN, BIN)
+def _histogram(axis: Axes, label: str, state: State, reach: float, width: float) -> None:
+    values = _values(state)
+    edges = np.arange(-reach - width / 2, reach + width, width)
     counts, _ = np.histogram(values, edges)
-    axis.plot(edges[:-1] + BIN / 2, counts / values.size, label=label, linewidth=1.2)
+    # Versions lie on each other: dashes let the one below be seen.
+    style = "--" if axis.lines and len(axis.lines) % 2 else "-"
+    axis.plot(
+        edges[:-1] + width / 2, counts / values.size, label=label, linewidth=1.4, linestyle=style
+    )
 
 
 def distributions(
     path: Path, models: dict[str, State], versions: dict[str, State], differences: dict[str, State]
 ) -> None:
-    """Figure 2: (a) weights of different models, (b) weights of versions and of differences."""
-    figure, (left, right) = _new(2, 10)
-    for label, state in models.items():
-        _histogram(left, _values(state), 0.5, label)
-    for label, state in (versions | differences).items():
-        _histogram(right, _values(state), 0.1, label)
-    left.set(title="(a) models", xlabel="weight", ylabel=f"share in a bin of {BIN}")
-    right.set(title="(b) versions, and differences of models", xlabel="weight or difference")
-    for axis in (left, right):
-        axis.set_yscale("log")
+    """Figure 2: (a) weights of models, (b) of versions and of differences, (c) a closer look."""
+    figure, axes = _new(3, 13)
+    titles = ("(a) models", "(b) versions, and differences", "(c) differences, closer")
+    contents = (models, versions | differences, differences)
+    for axis, title, states, scale in zip(axes, titles, contents, (5, 1, CLOSER), strict=True):
+        width = BIN if scale >= 1 else BIN * scale
+        for label, state in states.items():
+            _histogram(axis, label, state, 0.1 * scale, width)
+        axis.set(title=title, xlabel="value", yscale="log", ylabel=f"share in a bin of {width:g}")
+        axis.locator_params(axis="x", nbins=5)
         axis.legend(fontsize=8)
     _save(figure, path)
 
@@ -110,7 +117,7 @@ def inverse_ratios(path: Path, curves: list[Curve]) -> None:
     figure, (axis,) = _new(1, 6)
     for curve in curves:
         _plot(axis, curve, inverse=True)
-    axis.set(xlabel="RP (decimal digits)", ylabel="1 / compression ratio", ylim=(0, 1.6))
+    axis.set(xlabel="RP (decimal digits)", ylabel="1 / compression ratio", ylim=(0, None))
     axis.legend(fontsize=8, title="— limosa   - - lzma", title_fontsize=8)
     _save(figure, path)
 
@@ -118,22 +125,17 @@ def inverse_ratios(path: Path, curves: list[Curve]) -> None:
 def draw(folder: Path, measured: Measurements) -> None:
     """Write ``knowledge_centric_figure{2,4,5,6}.png`` into ``folder``."""
     stem = "knowledge_centric_figure"
-    last = measured.states["last"]
-    near, base = measured.states["near"], measured.states["base"]
+    base, near, last = (measured.states[key] for key in ("base", "near", "last"))
     names = measured.names
     distributions(
         folder / f"{stem}2.png",
-        measured.others | {names[k]: measured.states[k] for k in ("base", "partial")},
-        {names[k]: measured.states[k] for k in ("near", "last")},
+        measured.others | {names["base"]: base},
+        {names["base"]: base, names["last"]: last},
         {"DoM1": subtract(last, base), "DoM2": subtract(last, near)},
     )
     singles = [measured.curves[k] for k in ("base", "last", "partial")]
     ratios(folder / f"{stem}4.png", singles)
-    accuracies(
-        folder / f"{stem}5.png",
-        [measured.curves[k] for k in ("base", "near", "last", "partial")],
-        measured.sets,
-    )
+    accuracies(folder / f"{stem}5.png", singles, measured.sets)
     inverse_ratios(
         folder / f"{stem}6.png",
         [measured.curves[k] for k in ("last", "dom1", "dom2", "partial", "partial_dom")],

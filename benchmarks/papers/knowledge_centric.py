@@ -44,9 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         names=_names(network.title),
         sets=list(photos.GROUPS),
     )
-    bench = measure.Bench(network, retrieval.retrieval_sets(), progress)
-    measure.measure(measured, bench)
     options.out.mkdir(parents=True, exist_ok=True)
+    found = options.out / "knowledge_centric.json"
+    if options.redraw:
+        measure.read_figures(measured, found)
+    else:
+        with measure.Bench(network, retrieval.retrieval_sets(), progress) as bench:
+            measure.measure(measured, bench)
+        measure.write_figures(measured, found)
     figures.draw(options.out, measured)
     (options.out / "knowledge_centric.md").write_text(report.render(measured), encoding="utf-8")
     progress(f"wrote {options.out / 'knowledge_centric.md'}")
@@ -61,8 +66,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--last", type=Path, help=f"state dict of epoch {finetune.EPOCHS}")
     parser.add_argument("--partial", type=Path, help="state dict with the last blocks retrained")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="folder of fine-tunes")
+    parser.add_argument(
+        "--redraw", action="store_true", help="make page and plots from OUT/knowledge_centric.json"
+    )
     options = parser.parse_args(arguments)
-    if models.NETWORKS[options.network].weights is None and options.weights is None:
+    options.weights = options.weights or models.NETWORKS[options.network].weights()
+    if options.weights is None:
         parser.error(f"--network {options.network} needs --weights FILE")
     if (options.near is None) != (options.last is None):
         parser.error("--near and --last go together")
@@ -81,10 +90,7 @@ def _names(title: str) -> dict[str, str]:
 def _versions(
     options: argparse.Namespace, network: Network, progress: Callable[[str], object]
 ) -> dict[str, State]:
-    if options.weights is not None:
-        base = models.read_state(options.weights, network)
-    else:
-        base = models.read_state(network.weights(), network)
+    base = models.read_state(options.weights, network)
 
     def trained(name: str, prefixes: tuple[str, ...], keep: tuple[int, ...]) -> dict[int, State]:
         return finetune.cached(

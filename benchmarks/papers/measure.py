@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import limosa
 
 from . import models
 from .models import Network, State
 from .retrieval import RetrievalSet
-from .transmit import LZMA, Arrival, same, send
+from .transmit import Arrival, same, send
 
 RATIO_DIGITS = tuple(range(13))
 """RPs of figures 4 and 6."""
 TABLE_DIGITS = (6, 5, 4, 3)
-"""RPs of the tables; lzma, which is slow, is measured at these only."""
-MODEL_DIGITS = tuple(range(1, 9))
+"""RPs of the tables; lzma, which takes far the longest, is measured at these only."""
+LZMA_DIGITS = {"base": TABLE_DIGITS[:1], "last": TABLE_DIGITS, "partial": TABLE_DIGITS}
+"""Models sent alone, and the RPs at which lzma sends them; the base stands in table 2 only."""
+MODEL_DIGITS = tuple(range(1, 8))
 """RPs of figure 5."""
 CORRUPT_DIGITS = 3
 """RP at which the corrupted base was received (table 5)."""
@@ -57,7 +62,8 @@ class Measurements:
         names: The title of each state.
         sets: Names of the retrieval sets.
         original: mAP of the states before any coding.
-        curves: By the keys of ``states``, and ``dom1``, ``dom2``, ``partial_dom``, ``corrupted``.
+        curves: ``base``, ``last`` and ``partial`` alone, then the differences ``dom1``, ``dom2``,
+            ``partial_dom`` and ``corrupted``.
     """
 
     network: Network
@@ -69,20 +75,67 @@ class Measurements:
     curves: dict[str, Curve] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """The network and the retrieval sets that judge it."""
+def write_figures(measured: Measurements, path: Path) -> None:
+    """Write all that was measured as JSON, so that tables and plots can be made again."""
+    found = {
+        "original": measured.original,
+        "curves": {key: asdict(curve) for key, curve in measured.curves.items()},
+    }
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
-    network: Network
-    sets: list[RetrievalSet]
-    progress: Callable[[str], object]
+
+def read_figures(measured: Measurements, path: Path) -> None:
+    """Fill ``measured.original`` and ``measured.curves`` from what ``write_figures`` wrote.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    measured.original = {key: tuple(values) for key, values in found["original"].items()}
+    for key, curve in found["curves"].items():
+        measured.curves[key] = Curve(
+            curve["label"],
+            ratio={int(p): ratio for p, ratio in curve["ratio"].items()},
+            lzma={int(p): ratio for p, ratio in curve["lzma"].items()},
+            exact=curve["exact"],
+            accuracy={int(p): tuple(values) for p, values in curve["accuracy"].items()},
+        )
+
+
+class Bench:
+    """Measures models; a context manager, at whose end the slow lzma figures are complete.
+
+    Args:
+        network: The network of every model.
+        sets: The retrieval sets that judge it.
+        progress: Called with a line of text after each step.
+    """
+
+    def __init__(
+        self, network: Network, sets: list[RetrievalSet], progress: Callable[[str], object]
+    ) -> None:
+        self._network = network
+        self._sets = sets
+        self._progress = progress
+        # lzma takes half a minute a model, and lets other threads run meanwhile.
+        self._beside = ThreadPoolExecutor(2)
+        self._pending: list[Future[None]] = []
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._beside.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for future in self._pending:
+                future.result()
 
     def accuracy(self, state: State) -> Accuracy:
         """Return the mAP of these weights on each set."""
-        module = models.to_module(self.network, state)
+        module = models.to_module(self._network, state)
         return tuple(
-            s.mean_average_precision(lambda crops: models.describe(self.network, module, crops))
-            for s in self.sets
+            s.mean_average_precision(lambda crops: models.describe(self._network, module, crops))
+            for s in self._sets
         )
 
     def sweep(
@@ -105,34 +158,34 @@ class Bench:
             arrival = send(state, limosa.Digits(digits), base)
             curve.ratio[digits] = arrival.ratio
             if digits in lzma:
-                curve.lzma[digits] = self._lzma(label, state, base, digits, arrival)
+                job = self._beside.submit(self._lzma, curve, digits, state, base, arrival)
+                self._pending.append(job)
             if digits in accuracy:
                 curve.accuracy[digits] = self.accuracy(arrival.state)
-            self.progress(f"{label}, RP {digits}: ratio {arrival.ratio:.3f}")
+            self._progress(f"{label}, RP {digits}: ratio {arrival.ratio:.3f}")
         return curve
 
     def _lzma(
-        self, label: str, state: State, base: State | None, digits: int, arrival: Arrival
-    ) -> float:
-        other = send(state, limosa.Digits(digits, coder=LZMA), base)
+        self, curve: Curve, digits: int, state: State, base: State | None, arrival: Arrival
+    ) -> None:
+        other = send(state, limosa.Digits(digits, coder="lzma"), base)
         if not same(other.state, arrival.state):
-            raise ValueError(f"{label}, RP {digits}: the two coders decode different weights")
-        return other.ratio
+            raise ValueError(f"{curve.label}, RP {digits}: the two coders decode differently")
+        curve.lzma[digits] = other.ratio
+        self._progress(f"{curve.label}, RP {digits}: ratio {other.ratio:.3f} with lzma")
 
 
 def measure(measured: Measurements, bench: Bench) -> None:
     """Fill ``measured.original`` and ``measured.curves``."""
     states, names = measured.states, measured.names
     measured.original = {key: bench.accuracy(state) for key, state in states.items()}
-    for key, state in states.items():
-        # The near version is nobody's row in tables 2 to 5: only figure 5 shows it.
-        shown = key != "near"
+    for key, lzma in LZMA_DIGITS.items():
         measured.curves[key] = bench.sweep(
             names[key],
-            state,
+            states[key],
             None,
-            ratio=RATIO_DIGITS if shown else (),
-            lzma=TABLE_DIGITS if shown else (),
+            ratio=RATIO_DIGITS,
+            lzma=lzma,
             accuracy=MODEL_DIGITS,
         )
     title = measured.network.title

@@ -120,7 +120,7 @@ class Network:
 
     title: str
     build: Callable[[], nn.Module]
-    weights: Callable[[], Path] | None
+    weights: Callable[[], Path | None]
     classifier: tuple[str, ...]
     last_blocks: tuple[str, ...]
     mean: Channels = (0.485, 0.456, 0.406)
@@ -140,14 +140,14 @@ NETWORKS = {
     "vgg16": Network(
         "VGG-16",
         Vgg16,
-        None,
+        lambda: None,
         ("classifier.",),
         ("features.21.", "features.24.", "features.26.", "features.28."),
     ),
     "resnet50": Network(
         "Resnet-50",
         Resnet50,
-        None,
+        lambda: None,
         ("fc.",),
         ("layer3.5.", "layer4."),
     ),

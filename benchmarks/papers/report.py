@@ -24,11 +24,9 @@ index and digests included. "limosa, every bit" is `Lossless()`, where nothing i
 ## What differs from the paper
 
 - **Network.** {title} ({parameters:.1f} M values without the classifier, which retrieval does not
-  use) stands where the paper has VGG-16 and ResNet-50. It is some five times smaller than their
-  feature layers and much denser in knowledge: its weights are larger beside the step of an RP, and
-  its depthwise and batch-norm values suffer first, so it loses accuracy at a higher RP. VGG-16 and
-  ResNet-50 run through the same program when their state dicts are given (`--network vgg16
-  --weights FILE`).
+  use) stands where the paper has VGG-16 and ResNet-50, whose feature layers are four and seven
+  times larger. VGG-16 and ResNet-50 run through the same program when their state dicts are given
+  (`--network vgg16 --weights FILE`).
 - **Data.** {photographs} photographs that ship with scikit-image and scikit-learn, in three sets
   (where the paper has Holidays, Oxford5K and Paris6K): left halves train, right halves test, no
   pixel in both. A crop of {crop} px is relevant to a query when both show the same
@@ -58,7 +56,8 @@ index and digests included. "limosa, every bit" is `Lossless()`, where nothing i
 
 As in the paper, weights peak at zero and differences lie in a far narrower range. The paper shows
 AlexNet, GoogLeNet, VGG-16, ResNet-50 and ResNet-101 in (a), on a linear axis; MiniLM is a language
-model.
+model. Axes and bins of (a) and (b) are the paper's; (c) is added, since these differences fall
+into one or three of its bins.
 
 ## Figure 4: ratio of single models against RP
 

@@ -8,9 +8,6 @@ import limosa
 
 from .models import State
 
-LZMA = "lzma"
-"""The paper's own pipeline: fixed point, binarization, lzma."""
-
 
 @dataclass(frozen=True, eq=False)
 class Arrival:
