@@ -3,13 +3,13 @@
 import limosa
 
 PUBLIC = [
+    "Base",
     "BaseMismatchError",
     "ChecksumError",
     "ConfigError",
     "CorruptError",
     "Digits",
     "FormatError",
-    "HubError",
     "LimitError",
     "Limits",
     "LimosaError",

@@ -80,7 +80,7 @@ def send_whole(model: Path, folder: Path) -> Shipment:
     data = model.read_bytes()
     packed = len(lzma.compress(data, preset=9))
     return Shipment(
-        what=model.stem,
+        what=version(model),
         raw=len(data),
         gzip=len(gzip.compress(data)),
         lzma=packed,
@@ -102,7 +102,7 @@ def send_update(base: Path, new: Path, folder: Path) -> Shipment:
     data = new.read_bytes()
     changed = bytes(a ^ b for a, b in zip(data, base.read_bytes(), strict=True))
     return Shipment(
-        what=f"{new.stem}, given {base.stem}",
+        what=f"{version(new)} over {version(base)}",
         raw=len(data),
         gzip=len(gzip.compress(data)),
         lzma=len(lzma.compress(data, preset=9)),
@@ -110,6 +110,11 @@ def send_update(base: Path, new: Path, folder: Path) -> Shipment:
         limosa=update.stat().st_size,
         exact=same(new, received),
     )
+
+
+def version(model: Path) -> str:
+    """The last part of a model's name: v1, v2, v3."""
+    return model.stem.rpartition("-")[2]
 
 
 def same(one: Path, other: Path) -> bool:
@@ -124,18 +129,21 @@ def sha256(path: Path) -> bytes:
 
 def show(shipments: list[Shipment]) -> None:
     """Print the table of bytes and what arrived."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Bytes sent", title_justify="left")
+    # Fits a terminal of 80 columns: a cut number would be worse than a plain table.
+    table = Table(title="Bytes sent", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("what")
-    for heading in ("raw", "gzip", "lzma", "XOR + lzma", "limosa", "limosa / raw", "arrived"):
-        table.add_column(heading, justify="right")
+    for heading in ("raw", "gzip", "lzma", "XOR+lzma", "limosa", "share", "arrived"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for shipment in shipments:
-        table.add_row(shipment.what, *sizes([shipment]), "exact" if shipment.exact else "DIFFERENT")
+        arrived = "exact" if shipment.exact else "DIFFERENT"
+        table.add_row(shipment.what, *sizes([shipment]), arrived)
     exact = sum(shipment.exact for shipment in shipments)
     table.add_section()
-    table.add_row("all", *sizes(shipments), f"{exact} of {len(shipments)} exact", style="bold")
+    table.add_row("all", *sizes(shipments), f"{exact} of {len(shipments)}", style="bold")
     console = Console()
     console.print(table)
     if exact == len(shipments):
