@@ -10,11 +10,11 @@ _Bytes = NDArray[np.uint8]
 _Buffer = _Bytes | bytes | memoryview
 
 class CoreError(Exception):
-    """``args``: kind, position of the tensor in the call, chunk, byte of its payload, message."""
+    """``args``: kind, position of the tensor in the call, its chunk, byte of frames, message."""
 
     args: tuple[Any, ...]
 
-def crc32c(buffer: _Buffer, value: int = 0) -> int: ...
+def crc32c(data: _Buffer, value: int = 0) -> int: ...
 def encode_tensors(
     datas: Sequence[_Bytes],
     bases: Sequence[_Bytes | None],
@@ -22,7 +22,6 @@ def encode_tensors(
     *,
     digits: int,
     threads: int,
-    level: int = 0,
 ) -> tuple[_Bytes, NDArray[np.uint32]]: ...
 def decode_tensors(
     frames: _Buffer,
@@ -35,8 +34,16 @@ def decode_tensors(
     digits: int,
     threads: int,
 ) -> None: ...
-def decode_block_stats(
-    frames: _Buffer, payload_lengths: NDArray[np.uint32]
+def inspect_tensors(
+    frames: _Buffer,
+    payload_lengths: NDArray[np.uint32],
+    outs: Sequence[_Bytes],
+    bases: Sequence[_Bytes | None],
+    dtypes: Sequence[int],
+    copies: Sequence[_Bytes | None],
+    *,
+    digits: int,
 ) -> list[list[tuple[int, int, int]]]: ...
 def simd_paths() -> list[str]: ...
+def simd() -> str: ...
 def set_simd(name: str) -> None: ...

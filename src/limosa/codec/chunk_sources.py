@@ -66,6 +66,16 @@ class FileFrames:
         np.cumsum(self.index.lengths, dtype=np.int64, out=self._offsets[1:])
         self._offsets += np.arange(self._offsets.size) * FRAME_HEAD_BYTES + first
 
+    @property
+    def chunks_begin(self) -> int:
+        """Where in the file the first frame begins."""
+        return int(self._offsets[0])
+
+    @property
+    def chunks_end(self) -> int:
+        """Where in the file the last frame ends."""
+        return int(self._offsets[-1])
+
     def read(self, first: int, last: int) -> Frames:
         """The frames of tensors *first* to *last* - 1."""
         return self.read_chunks(int(self.first_chunks[first]), int(self.first_chunks[last]))

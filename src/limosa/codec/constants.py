@@ -58,6 +58,8 @@ MODE_TENSOR_COPY, MODE_LZMA, MODE_BASE_LZMA = 2, 13, 14
 # 6: a set of models
 SET_MAGIC = b"\x89LMSS\r\n\x1a"
 SET_END_MAGIC = b"LMSS_END"
+# Magic, version, footer, and two sections of ten bytes.
+MIN_FILE_BYTES = len(MAGIC) + 1 + FOOTER_BYTES + 2 * 10
 
 # Tensors are handed to the core in batches: large enough that threads have work and that the
 # cost of a call vanishes, small enough that a pipe needs little memory.

@@ -217,6 +217,20 @@ class Reader:
         specs = {spec.name: spec for spec in self.specs}
         return Base(get, frames.index.state, specs=specs, digests=self.tensor_digests)
 
+    def check_ready(self) -> None:
+        """Check that the base is there if one is needed, before any output is begun.
+
+        Raises:
+            BaseMismatchError: it is not.
+        """
+        if self.layout.base_digest is not None and self._base is None:
+            raise BaseMismatchError(
+                "this is an update, and it needs its base",
+                found="no base",
+                allowed=self.layout.base_digest.hex(),
+                remedy="pass the model that the update was made from as base",
+            )
+
     def close(self) -> None:
         """Let go of the input. Arrays that were handed out stay valid."""
         if isinstance(self._frames, PipeFrames):
@@ -244,15 +258,9 @@ class Reader:
             )
 
     def _base_data(self, number: int) -> Bytes | None:
-        if self.layout.base_digest is None:
-            return None
+        self.check_ready()
         if self._base is None:
-            raise BaseMismatchError(
-                "this is an update, and it needs its base",
-                found="no base",
-                allowed=self.layout.base_digest.hex(),
-                remedy="pass the model that the update was made from as base",
-            )
+            return None
         return self._base.data(self.layout.base_name(number), self.specs[number])
 
     def _batches(self, size: int) -> Iterator[tuple[int, int]]:

@@ -66,7 +66,7 @@ def encode(
 
     Args:
         bundle: the tensors; over a pipe, one batch of them is in memory at a time.
-        sink: is called with buffers that it must use or copy before it returns.
+        sink: is called with buffers that nobody changes afterwards.
         base: tensors that the receiver holds.
         quality: :class:`Lossless` unless given.
         threads: how many to use; None for all processors. The stream does not depend on it.

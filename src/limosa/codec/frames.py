@@ -34,7 +34,7 @@ from limosa.errors import (
 )
 from limosa.tensors import Bytes, TensorSpec
 
-_ERRORS: dict[str, type[FormatError]] = {
+CORE_ERRORS: dict[str, type[FormatError]] = {
     "truncated": TruncatedError,
     "corrupt": CorruptError,
     "checksum": ChecksumError,
@@ -231,7 +231,7 @@ class _Decoding:
     ) -> FormatError:
         kind, position, i, byte, message = error.args
         piece = pieces[position]
-        chunk = first + i + sum(earlier.chunks for earlier in pieces[:position])
-        where = self._place(piece, i, chunk, byte)
+        offset = self._frames.offset + int(self._starts[first]) + byte
+        where = f"tensor {piece.spec.name!r}, chunk {piece.first_chunk + i} (byte {offset})"
         remedy = "the file was damaged; fetch it again" if kind == "checksum" else None
-        return _ERRORS[kind](message, where=where, remedy=remedy)
+        return CORE_ERRORS[kind](message, where=where, remedy=remedy)

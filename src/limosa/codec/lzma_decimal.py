@@ -17,8 +17,8 @@ from limosa.codec.cursor import Cursor, put_varint
 from limosa.errors import CorruptError
 from limosa.tensors import Bytes
 
-# Enough for preset 6, whose dictionary is 8 MiB; a stream that wants more is refused.
-_MEMORY = 64 * 2**20
+# A dictionary of 32 MiB, and what else the decoder needs; the encoder's has 8 MiB.
+_MEMORY = 33 * 2**20
 _INT64_END = 2.0**63
 
 
@@ -31,6 +31,9 @@ def encode_payload(data: Bytes, base: Bytes | None, dtype: str, digits: int) -> 
     with np.errstate(over="ignore"):
         scaled = np.trunc(values * 10.0**digits)
     exceptional = ~(np.abs(scaled) < _INT64_END)
+    rebuilt = _rebuild(np.where(exceptional, 0.0, scaled) / 10.0**digits, base, dtype)
+    # What would be rounded to an infinity, or starts from a base that is not finite.
+    exceptional |= ~np.isfinite(_to_f64(rebuilt, dtype))
     integers = np.where(exceptional, 0.0, scaled).astype("<i8")
     out = bytearray([MODE_LZMA if base is None else MODE_BASE_LZMA, 0])
     _put_exceptions(out, np.flatnonzero(exceptional), data.reshape(-1, UNIT_BYTES[dtype]))

@@ -98,6 +98,20 @@ def exactly(read: Callable[[int], bytes], count: int, where: str) -> bytes:
     Raises:
         TruncatedError: the stream ends first.
     """
+    data = read_up_to(read, count)
+    if len(data) != count:
+        raise TruncatedError(
+            "the bytes end too early",
+            where=where,
+            found=f"{len(data)} bytes",
+            allowed=str(count),
+            remedy="fetch the file again",
+        )
+    return data
+
+
+def read_up_to(read: Callable[[int], bytes], count: int) -> bytes:
+    """*count* bytes of a stream that may give fewer at a time; fewer only at its end."""
     data = read(count)
     if len(data) == count:
         return data
@@ -107,12 +121,4 @@ def exactly(read: Callable[[int], bytes], count: int, where: str) -> bytes:
         data = read(missing)
         parts.append(data)
         missing -= len(data)
-    if missing:
-        raise TruncatedError(
-            "the bytes end too early",
-            where=where,
-            found=f"{count - missing} bytes",
-            allowed=str(count),
-            remedy="fetch the file again",
-        )
     return b"".join(parts)

@@ -7,11 +7,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 
-from limosa.errors import ConfigError, CorruptError, NotFoundError, TransportError, TruncatedError
+from limosa.errors import ConfigError, CorruptError, NotFoundError, TransportError
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)$")
 _RETRIES = 3
+_PAUSE = 0.1  # seconds, doubled each time
+# The header of most files, in the request that finds out the size.
+_HEAD_BYTES = 2**16
+
+
+class _PassingError(TransportError):
+    """A failure that another attempt may not meet."""
 
 
 class HttpRangeFile:
@@ -28,6 +36,7 @@ class HttpRangeFile:
     Raises:
         NotFoundError: the server has no such file.
         TransportError: the server cannot be reached, or does not answer ranges.
+        CorruptError: the file on the server changed between two requests.
         ConfigError: another kind of URL.
     """
 
@@ -42,7 +51,7 @@ class HttpRangeFile:
         # A later answer with another tag would mix two versions of the file.
         self._tag: str | None = None
         self._size: int | None = None
-        self._first = self._fetch(0, 1)
+        self._head = self._fetch(0, _HEAD_BYTES)
 
     @property
     def size(self) -> int:
@@ -51,18 +60,18 @@ class HttpRangeFile:
 
     def read_at(self, offset: int, count: int) -> bytes:
         """The *count* bytes from *offset* on, fewer only at the end of the file."""
-        count = min(count, self.size - offset)
-        return self._fetch(offset, count) if count > 0 else b""
+        count = max(0, min(count, self.size - offset))
+        if count == 0 or offset + count <= len(self._head):
+            return self._head[offset : offset + count]
+        return self._fetch(offset, count)
 
     def _fetch(self, offset: int, count: int) -> bytes:
-        for attempt in range(_RETRIES + 1):
+        for attempt in range(_RETRIES):
             try:
                 return self._request(offset, count)
-            except TransportError:
-                if attempt == _RETRIES:
-                    raise
-                time.sleep(0.1 * 2**attempt)
-        raise AssertionError("unreachable")
+            except _PassingError:
+                time.sleep(_PAUSE * 2**attempt)
+        return self._request(offset, count)
 
     def _request(self, offset: int, count: int) -> bytes:
         headers = {
@@ -73,26 +82,27 @@ class HttpRangeFile:
         request = urllib.request.Request(self.url, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=self._timeout) as answer:
-                self._check(answer.status, answer.headers, offset, count)
-                data: bytes = answer.read(count)
+                expected = self._check(answer.status, answer.headers, offset, count)
+                data: bytes = answer.read(expected)
         except urllib.error.HTTPError as error:
-            raise self._refused(error) from None
-        except (OSError, EOFError) as error:
-            raise TransportError(
+            with error:
+                raise self._refused(error) from None
+        except (OSError, HTTPException) as error:
+            raise _PassingError(
                 "the request failed", where=self.url, found=str(error), remedy="try again later"
             ) from None
-        if len(data) != count:
-            raise TransportError(
+        if len(data) != expected:
+            raise _PassingError(
                 "the answer is too short",
                 where=self.url,
                 found=f"{len(data)} bytes",
-                allowed=str(count),
+                allowed=str(expected),
                 remedy="try again",
             )
         return data
 
-    def _check(self, status: int, headers: Mapping[str, str], offset: int, count: int) -> None:
-        """The answer must be the range that was asked for, of the file that was asked first."""
+    def _check(self, status: int, headers: Mapping[str, str], offset: int, count: int) -> int:
+        """The bytes to come: the answer must be the range asked for, of the file first asked."""
         found = _CONTENT_RANGE.match(headers.get("Content-Range") or "")
         if status != 206 or found is None:
             raise TransportError(
@@ -104,25 +114,27 @@ class HttpRangeFile:
             )
         first, last, size = map(int, found.groups())
         if self._size is None:
-            self._size = size
-            self._tag = headers.get("ETag")
-        if (first, last) != (offset, offset + count - 1):
-            raise TransportError(
-                "the server answered another range",
-                where=self.url,
-                found=f"{first}-{last}",
-                allowed=f"{offset}-{offset + count - 1}",
-            )
+            self._size, self._tag = size, headers.get("ETag")
         if size != self._size or headers.get("ETag") != self._tag:
             raise CorruptError(
                 "the file on the server changed", where=self.url, remedy="open it again"
             )
+        expected = min(count, size - offset)
+        if (first, last) != (offset, offset + expected - 1):
+            raise TransportError(
+                "the server answered another range",
+                where=self.url,
+                found=f"{first}-{last}",
+                allowed=f"{offset}-{offset + expected - 1}",
+            )
+        return expected
 
     def _refused(self, error: urllib.error.HTTPError) -> Exception:
         if error.code == 404:
             return NotFoundError("no such file", where=self.url)
         if error.code == 416:
-            return TruncatedError("the file on the server is shorter", where=self.url)
-        return TransportError(
+            return CorruptError("the file on the server is empty or became shorter", where=self.url)
+        kind = _PassingError if error.code in (429, *range(500, 600)) else TransportError
+        return kind(
             "the server refused", where=self.url, found=f"status {error.code} {error.reason}"
         )

@@ -1,0 +1,115 @@
+"""Send what a neural network knows over a network in as few bytes as it can.
+
+A model goes into a ``.limosa`` file and comes back exactly; against a *base* that the receiver
+already holds, only the difference travels.
+
+>>> import numpy as np
+>>> import limosa
+>>> old = {"w": np.linspace(0, 1, 1000, dtype=np.float32)}
+>>> new = {"w": np.nextafter(old["w"], np.float32(2))}
+>>> update = limosa.save(new, base=old)
+>>> len(update) < len(limosa.save(new))
+True
+>>> np.array_equal(limosa.load(update, base=old)["w"], new["w"])
+True
+
+Everything here is imported on first use, so that ``import limosa`` costs nothing. For torch
+tensors see ``limosa.torch``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limosa.codec.arrays import load as load
+    from limosa.codec.arrays import load_file as load_file
+    from limosa.codec.arrays import open_file as open_file
+    from limosa.codec.arrays import save as save
+    from limosa.codec.arrays import save_file as save_file
+    from limosa.codec.config import Digits as Digits
+    from limosa.codec.config import Lossless as Lossless
+    from limosa.codec.inspect import inspect as inspect
+    from limosa.errors import BaseMismatchError as BaseMismatchError
+    from limosa.errors import ChecksumError as ChecksumError
+    from limosa.errors import ConfigError as ConfigError
+    from limosa.errors import CorruptError as CorruptError
+    from limosa.errors import FormatError as FormatError
+    from limosa.errors import HubError as HubError
+    from limosa.errors import LimitError as LimitError
+    from limosa.errors import LimosaError as LimosaError
+    from limosa.errors import MissingExtraError as MissingExtraError
+    from limosa.errors import TruncatedError as TruncatedError
+    from limosa.errors import UnsupportedVersionError as UnsupportedVersionError
+    from limosa.exchange.local import apply as apply
+    from limosa.exchange.local import compress as compress
+    from limosa.exchange.local import decompress as decompress
+    from limosa.exchange.local import diff as diff
+    from limosa.exchange.local import verify as verify
+    from limosa.limits import Limits as Limits
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "limosa.codec.arrays": ("load", "load_file", "open_file", "save", "save_file"),
+    "limosa.codec.config": ("Digits", "Lossless"),
+    "limosa.codec.inspect": ("inspect",),
+    "limosa.errors": (
+        "BaseMismatchError",
+        "ChecksumError",
+        "ConfigError",
+        "CorruptError",
+        "FormatError",
+        "HubError",
+        "LimitError",
+        "LimosaError",
+        "MissingExtraError",
+        "TruncatedError",
+        "UnsupportedVersionError",
+    ),
+    "limosa.exchange.local": ("apply", "compress", "decompress", "diff", "verify"),
+    "limosa.limits": ("Limits",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BaseMismatchError",
+    "ChecksumError",
+    "ConfigError",
+    "CorruptError",
+    "Digits",
+    "FormatError",
+    "HubError",
+    "LimitError",
+    "Limits",
+    "LimosaError",
+    "Lossless",
+    "MissingExtraError",
+    "TruncatedError",
+    "UnsupportedVersionError",
+    "apply",
+    "compress",
+    "decompress",
+    "diff",
+    "inspect",
+    "load",
+    "load_file",
+    "open_file",
+    "save",
+    "save_file",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'limosa' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""Where the codec meets files and, later, the network."""
