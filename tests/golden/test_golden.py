@@ -12,7 +12,9 @@ import pytest
 from blake3 import blake3
 
 from limosa import LimosaError
+from limosa.codec.constants import SET_MAGIC
 from limosa.codec.decoder import Reader
+from limosa.codec.set_reader import SetReader
 
 HERE = Path(__file__).parent
 CASES = sorted(path.parent for path in HERE.glob("*/expected.json"))
@@ -35,8 +37,14 @@ def files(case: Path) -> tuple[bytes, bytes | None]:
     return (case / "file.limosa").read_bytes(), base.read_bytes() if base.exists() else None
 
 
-def by_reference(data: bytes, base: bytes | None) -> list[dict]:
-    state = reference.decode(data, None if base is None else reference.decode(base))
+def by_reference(data: bytes, base: bytes | None) -> dict:
+    if data.startswith(reference.SET_MAGIC):
+        states = reference.decode_set(data)
+        return {"models": {name: rows_of(state) for name, state in states.items()}}
+    return {"tensors": rows_of(reference.decode(data, base and reference.decode(base)))}
+
+
+def rows_of(state) -> list[dict]:
     return [described(t.name, t.unit.name, t.shape, t.data) for t in state.tensors]
 
 
@@ -45,10 +53,17 @@ def described(name: str, dtype: str, shape, data: bytes) -> dict:
     return {"name": name, "dtype": dtype, "shape": list(shape), "blake3": digest}
 
 
-def by_limosa(data: bytes, base: bytes | None, *, piped: bool = False) -> list[dict]:
+def by_limosa(data: bytes, base: bytes | None, *, piped: bool = False) -> dict:
+    if data.startswith(SET_MAGIC):
+        models = SetReader(data)
+        return {"models": {name: rows_by(models.open(name, verify=True)) for name in models.names}}
     held = None if base is None else Reader(base).as_base()
     source = io.BytesIO(data) if piped else data
-    with Reader(source, base=held, verify=True) as reader:
+    return {"tensors": rows_by(Reader(source, base=held, verify=True))}
+
+
+def rows_by(reader: Reader) -> list[dict]:
+    with reader:
         return [described(t.name, t.dtype, t.shape, data.tobytes()) for t, data in reader]
 
 
@@ -66,10 +81,14 @@ def expected(case: Path) -> dict:
     return json.loads((case / "expected.json").read_text(encoding="utf-8"))
 
 
+def content(case: Path) -> dict:
+    return {key: value for key, value in expected(case).items() if key != "feature"}
+
+
 @pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
 def test_limosa(case: Path, piped: bool):
-    assert by_limosa(*files(case), piped=piped) == expected(case)["tensors"]
+    assert by_limosa(*files(case), piped=piped) == content(case)
 
 
 @pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
@@ -88,7 +107,7 @@ def test_the_files_stay_small():
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
 def test_reference(case: Path):
-    assert by_reference(*files(case)) == expected(case)["tensors"]
+    assert by_reference(*files(case)) == content(case)
 
 
 @pytest.mark.parametrize("case", ERRORS, ids=lambda path: path.name)
