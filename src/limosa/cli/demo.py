@@ -134,7 +134,7 @@ def show(shipments: list[Shipment]) -> None:
     from rich.table import Table
 
     # Fits a terminal of 80 columns: a cut number would be worse than a plain table.
-    table = Table(title="Bytes sent", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title="Bytes sent", title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
     table.add_column("what")
     for heading in ("raw", "gzip", "lzma", "XOR+lzma", "limosa", "share", "arrived"):
         table.add_column(heading, justify="right", no_wrap=True)
