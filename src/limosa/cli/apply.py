@@ -29,8 +29,8 @@ def command(
     report.refuse_json_on_stream(as_json, output)
     from limosa.exchange import local
 
-    with progress.progress_bar("apply", progress.size_on_disk(update)) as advance:
-        result = local.apply(
+    with progress.progress_bar("apply", None) as advance:
+        digest = local.apply(
             base,
             options.source(update),
             options.sink(output),
@@ -38,4 +38,4 @@ def command(
             progress=advance,
             limits=limits,
         )
-    report.written(output, result.bytes_in, result.bytes_out, result.digest, as_json)
+    report.restored(output, digest, as_json)

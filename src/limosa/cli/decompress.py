@@ -12,6 +12,7 @@ from limosa.limits import Limits
 @click.argument("input_", type=options.INPUT, metavar="IN")
 @options.output_option("Where to write: a file, a folder for a model folder, or -.")
 @options.base_option("The model that IN was compressed against.")
+@click.option("--model", metavar="NAME", help="Of a joint file, restore only this model.")
 @options.threads_option
 @options.limits_option
 @options.json_option()
@@ -19,6 +20,7 @@ def command(
     input_: str,
     output: str,
     base: str | None,
+    model: str | None,
     threads: int | None,
     limits: Limits,
     as_json: bool,
@@ -27,18 +29,20 @@ def command(
 
     \b
     limosa decompress model.limosa -o model.safetensors
-    limosa decompress folder.limosa -o folder
+    limosa decompress all.limosa -o folder
+    limosa decompress all.limosa --model v2.safetensors -o v2.safetensors
     """
     report.refuse_json_on_stream(as_json, output)
     from limosa.exchange import local
 
-    with progress.progress_bar("decompress", progress.size_on_disk(input_)) as advance:
-        result = local.decompress(
+    with progress.progress_bar("decompress", None) as advance:
+        digest = local.decompress(
             options.source(input_),
             options.sink(output),
             base=base,
+            model=model,
             threads=threads,
             progress=advance,
             limits=limits,
         )
-    report.written(output, result.bytes_in, result.bytes_out, result.digest, as_json)
+    report.restored(output, digest, as_json)

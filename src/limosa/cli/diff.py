@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from limosa.cli import options, progress, report
 from limosa.limits import Limits
+
+if TYPE_CHECKING:
+    from limosa.codec.config import Quality
 
 
 @click.command("diff")
@@ -36,6 +41,19 @@ def command(
     """
     report.refuse_json_on_stream(as_json, output)
     quality = options.quality(digits, coder)
+    write_update(bases, new, output, quality, threads, limits, as_json)
+
+
+def write_update(
+    bases: tuple[str, ...],
+    new: str,
+    output: str,
+    quality: Quality,
+    threads: int | None,
+    limits: Limits,
+    as_json: bool,
+) -> None:
+    """Code `new` against the best of `bases`; ``compress --base`` is the same."""
     from limosa.exchange import local
 
     with progress.progress_bar("diff", progress.size_on_disk(new)) as advance:
@@ -45,7 +63,19 @@ def command(
             options.sink(output),
             quality=quality,
             threads=threads,
-            progress=advance,
             limits=limits,
+            progress=advance,
         )
-    report.written(output, result.bytes_in, result.bytes_out, result.digest, as_json)
+    base, done = bases[result.base], result.encoded
+    tried = result.choice and dict(zip(bases, result.choice.sampled, strict=True))
+    report.encoded(
+        output,
+        done.bytes_in,
+        done.bytes_out,
+        as_json,
+        digest=done.digest,
+        base=base,
+        sampled=tried,
+    )
+    if len(bases) > 1 and not as_json and output != "-":
+        click.echo(f"  from {base}")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import fields
-from typing import IO, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
 from limosa.errors import ConfigError
 from limosa.limits import Limits
+
+if TYPE_CHECKING:
+    from limosa.codec.config import Quality
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,7 +24,7 @@ STORED_INPUT = click.Path(exists=True)
 OUTPUT = click.Path(allow_dash=True)
 
 
-def source(path: str) -> str | IO[bytes]:
+def source(path: str) -> str | BinaryIO:
     """What - stands for on the reading side."""
     if path != "-":
         return path
@@ -30,7 +33,7 @@ def source(path: str) -> str | IO[bytes]:
     return sys.stdin.buffer
 
 
-def sink(path: str) -> str | IO[bytes]:
+def sink(path: str) -> str | BinaryIO:
     """What - stands for on the writing side."""
     if path != "-":
         return path
@@ -102,7 +105,7 @@ coder_option = click.option(
 )
 
 
-def quality(digits: int | None, coder: str | None) -> Any:
+def quality(digits: int | None, coder: str | None) -> Quality:
     """``Lossless()`` or ``Digits(...)`` from the two options."""
     from limosa.codec.config import Digits, Lossless
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -40,16 +40,35 @@ def plain(value: Any) -> Any:
     """What JSON has no form for."""
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
 
-def written(output: str, bytes_in: int, bytes_out: int, digest: bytes, as_json: bool) -> None:
-    """The result of a command that wrote `output`; nothing when that is standard output."""
+def encoded(output: str, bytes_in: int, bytes_out: int, as_json: bool, **more: Any) -> None:
+    """The result of a command that wrote a .limosa file; nothing when that is standard output.
+
+    `more` is for JSON only.
+    """
     if as_json:
-        sizes = {"bytes_in": bytes_in, "bytes_out": bytes_out}
-        print_json({"output": output, **sizes, "digest": digest})
+        print_json({"output": output, "bytes_in": bytes_in, "bytes_out": bytes_out, **more})
     elif output != "-":
-        share = f" ({bytes_out / bytes_in:.3f} of it)" if bytes_in else ""
-        click.echo(f"{output}: {human(bytes_out)} from {human(bytes_in)}{share}")
+        ratio = f" ({bytes_out / bytes_in:.3f} of it)" if bytes_in else ""
+        click.echo(f"{output}: {human(bytes_out)} for {human(bytes_in)} of tensors{ratio}")
+
+
+def restored(output: str, digest: bytes, as_json: bool) -> None:
+    """The result of a command that wrote a model; nothing when that is standard output."""
+    if as_json:
+        print_json({"output": output, "digest": digest})
+    elif output != "-":
+        click.echo(f"{output}: restored and verified")
+
+
+def printable(text: str) -> str:
+    """A name from a file, without the characters that would move a terminal's cursor.
+
+    >>> printable("layer\\n")
+    'layer\\\\x0a'
+    """
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

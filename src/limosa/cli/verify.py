@@ -25,9 +25,9 @@ def command(
     """
     from limosa.exchange import local
 
-    with progress.progress_bar("verify", progress.size_on_disk(file)) as advance:
+    with progress.progress_bar("verify", None) as advance:
         digest = local.verify(
-            options.source(file), base=base, threads=threads, progress=advance, limits=limits
+            options.source(file), base=base, threads=threads, limits=limits, progress=advance
         )
     if as_json:
         report.print_json({"file": file, "digest": digest})
