@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Modes = dict[str, tuple[int, int]]
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Show where the bytes of a file went.")
 @click.argument("file", type=options.STORED_INPUT)
 @click.option(
     "--top",

@@ -12,6 +12,7 @@ from typing import Final, NoReturn, cast
 
 import click
 
+from limosa import __version__
 from limosa.errors import BaseMismatchError, ConfigError, LimosaError, MissingExtraError
 
 DONE: Final = 0
@@ -21,12 +22,21 @@ BASE_MISMATCH: Final = 3
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 
-#: Each is a module of this package with a ``command``; the order is that of ``limosa --help``.
-COMMANDS: Final = ("compress", "decompress", "diff", "apply", "inspect", "verify", "demo")
+#: Each is a module of this package with a ``command``. The summaries are here as well as there so
+#: that ``limosa --help`` imports none of them, which would take half its time.
+COMMANDS: Final = {
+    "compress": "Compress a model, or several jointly.",
+    "decompress": "Restore what was compressed, byte for byte.",
+    "diff": "Write the update that turns BASE into NEW.",
+    "apply": "Apply UPDATE to BASE, which gives the new model byte for byte.",
+    "inspect": "Show where the bytes of a file went.",
+    "verify": "Check every checksum and digest of a file.",
+    "demo": "Send three versions of a small model, and check what arrives.",
+}
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when it is asked for."""
+    """Imports a command's module when the command is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of the help text."""
@@ -39,15 +49,10 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"limosa.cli.{cmd_name}")
         return cast(click.Command, module.command)
 
-
-def show_version(context: click.Context, _: click.Parameter, value: bool) -> None:
-    """Print the version and end; importlib.metadata is slow, so it is imported only here."""
-    if not value or context.resilient_parsing:
-        return
-    from importlib.metadata import version
-
-    click.echo(f"limosa {version('limosa')}")
-    context.exit()
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands in the help text."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(
@@ -55,14 +60,7 @@ def show_version(context: click.Context, _: click.Parameter, value: bool) -> Non
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit status: 0 done, 1 a bad file, 2 usage, 3 another base is needed, 130 interrupted.",
 )
-@click.option(
-    "--version",
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=show_version,
-    help="Show the version and exit.",
-)
+@click.version_option(__version__, message="%(prog)s %(version)s")
 def group() -> None:
     """Send models, and differences of models, in as few bytes as can be.
 
