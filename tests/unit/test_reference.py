@@ -270,9 +270,9 @@ def test_fields_with_trailing_zeros(z: int):
     decoded("BF16", units, naive.block(4, naive.fields(units, "BF16", 0, z)))
 
 
-def test_fields_with_one_shared_escape():
+def test_fields_with_equal_escapes():
     units = [0x3C00, 0, 0xBC01, 0, 0x8000]  # the window begins above the zeros
-    content = naive.fields(units, "F16", 0, w=1, shared_escape=True)
+    content = naive.fields(units, "F16", 0, w=1)
     decoded("F16", units, naive.block(4, content))
 
 
