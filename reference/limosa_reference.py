@@ -662,10 +662,13 @@ def frequency_table(source: Cursor, scale: int) -> tuple[list[int], list[int], l
     first, last = source.uint(1), source.uint(1)
     source.require(first <= last, f"a frequency table from {first} to {last}")
     freq = [0] * 256
-    # 4 + 14 bits a symbol are the most that can be asked for; only what was used is taken.
+    # 6 + 12 bits a symbol are the most that can be asked for; only what was used is taken.
     bits = Bits(source.data[source.at : source.at + (18 * (last - first + 1) + 7) // 8])
+    length = 0
     for symbol in range(first, last + 1):
-        length = bits.take(4)
+        if bits.take(1):
+            length = bits.take(4) if bits.take(1) else length + (1 if bits.take(1) else -1)
+        source.require(0 <= length <= 13, f"a frequency of {length} bits")
         if length:
             freq[symbol] = (1 << (length - 1)) + bits.take(length - 1)
     source.take((bits.at + 7) // 8)
@@ -713,11 +716,7 @@ def fields(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
     source.require(k <= min(5, M) and k + z <= M, f"k = {k}, z = {z}")
     x = source.varint()
     source.require(x <= n, f"{x} escapes in {n} units")
-    escapes: list[int] = []
-    if x:
-        kind = source.uint(1)
-        source.require(kind <= 1, f"escape kind {kind}")
-        escapes = [source.uint(2)] * x if kind == 0 else [source.uint(2) for _ in range(x)]
+    escapes = integer_stream(source, x, width=16) if x else []
     symbols = symbol_stream(source, n)
     source.require(symbols.count(0) == x, f"{symbols.count(0)} escapes, {x} promised")
     r = W - E - k - z

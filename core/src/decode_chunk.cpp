@@ -32,41 +32,30 @@ void decode_constant(Reader& r, const Block& b) {
   for (size_t i = 0; i < b.n; ++i) std::memcpy(b.units + i * size, unit, size);
 }
 
-struct Escapes {
-  uint64_t count = 0;
-  bool same = false;
-  const uint8_t* fields = nullptr;
-};
-
-Escapes read_escapes(Reader& r, size_t n, unsigned top) {
-  Escapes e;
-  e.count = r.varint();
-  if (e.count > n) r.corrupt("more escapes than units");
-  if (e.count == 0) return e;
-  const uint8_t kind = r.number<uint8_t>();
-  if (kind > 1) r.corrupt("escape kind " + std::to_string(kind));
-  e.same = kind == 0;
-  const size_t fields = e.same ? 1 : static_cast<size_t>(e.count);
-  e.fields = r.take(fields * 2);
-  for (size_t i = 0; i < fields; ++i) {
-    uint16_t f;
-    std::memcpy(&f, e.fields + 2 * i, 2);
+// The top fields of escaped units, in order.
+std::vector<uint16_t> read_escapes(Reader& r, size_t n, unsigned top, DecodeScratch& s) {
+  const uint64_t count = r.varint();
+  if (count > n) r.corrupt("more escapes than units");
+  std::vector<uint16_t> fields(static_cast<size_t>(count));
+  if (count == 0) return fields;
+  IntegerDecoder decoder;
+  decoder.begin(r, fields.size(), 16, 1, s, s.table);
+  decoder.next(reinterpret_cast<uint8_t*>(fields.data()), nullptr, fields.size());
+  decoder.finish();
+  for (const uint16_t f : fields)
     if (f >> top) r.corrupt("top field of an escape out of range");
-  }
-  return e;
+  return fields;
 }
 
 // Puts the top fields of escaped units in place; `done` escapes came before this piece.
-void place_escapes(const Reader& r, const Escapes& e, uint64_t* done, const uint8_t* symbols, size_t n, const Dtype& d,
+void place_escapes(const Reader& r, const std::vector<uint16_t>& fields, size_t* done, const uint8_t* symbols, size_t n, const Dtype& d,
                    unsigned top, uint8_t* units) {
   const size_t size = d.unit_bytes();
   const unsigned low = d.unit_bits - 1 - top;
   const uint64_t clear = ~(((uint64_t{1} << top) - 1) << low);
   for (size_t i = 0; (i = find_zero(symbols, i, n)) < n; ++i) {
-    if (*done == e.count) r.corrupt("more escape symbols than escapes");
-    uint16_t f;
-    std::memcpy(&f, e.fields + (e.same ? 0 : 2 * *done), 2);
-    ++*done;
+    if (*done == fields.size()) r.corrupt("more escape symbols than escapes");
+    const uint16_t f = fields[(*done)++];
     uint64_t u = 0;
     std::memcpy(&u, units + i * size, size);
     u = (u & clear) | static_cast<uint64_t>(f) << low;
@@ -80,14 +69,14 @@ void decode_fields(Reader& r, const Block& b) {
   if (k > kMaxJoined || k + z > b.d.mantissa_bits) r.corrupt("joined bits or trailing zeros out of range");
   const unsigned top = b.d.exponent_bits + k;
   if (window >> top) r.corrupt("window out of range");
-  const Escapes escapes = read_escapes(r, b.n, top);
+  const std::vector<uint16_t> escapes = read_escapes(r, b.n, top, b.s);
   SymbolDecoder symbols;
   symbols.begin(r, b.n, 1, b.s.table);
   const BitPlanes planes{b.d.unit_bits - top - z, b.n};
   const uint8_t* plane_data = r.take(planes.bytes());
   b.s.symbols.resize(std::max(b.s.symbols.size(), std::min(b.n, kPiece)));
   const unsigned highest = (1u << top) - 1 - window;  // largest symbol that is a top field
-  uint64_t done = 0;
+  size_t done = 0;
   for (size_t at = 0; at < b.n; at += kPiece) {
     const size_t n = std::min(kPiece, b.n - at);
     uint8_t* units = b.units + at * b.d.unit_bytes();
@@ -102,7 +91,7 @@ void decode_fields(Reader& r, const Block& b) {
     if (least == 0) place_escapes(r, escapes, &done, b.s.symbols.data(), n, b.d, top, units);
   }
   symbols.finish();
-  if (done != escapes.count) r.corrupt("more escapes than escape symbols");
+  if (done != escapes.size()) r.corrupt("more escapes than escape symbols");
 }
 
 void decode_palette(Reader& r, const Block& b) {

@@ -23,8 +23,10 @@ void read_table(Reader& r, unsigned log2_total, bool single, DecodeEntry* table)
     return v;
   };
   const uint32_t total = 1u << log2_total;
+  unsigned length = 0;
   for (unsigned s = first; s <= last; ++s) {
-    const unsigned length = bits(4);
+    if (bits(1)) length = bits(1) ? bits(4) : bits(1) ? length + 1 : length - 1;
+    if (length > 13) r.corrupt("length of a frequency");  // also what 0 - 1 wraps to
     const uint32_t f = length > 1 ? (1u << (length - 1)) | bits(length - 1) : length;
     if (f > total - sum) r.corrupt("frequencies exceed their total");
     if (single && f == 4096) r.corrupt("a frequency of 4096");

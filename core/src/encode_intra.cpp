@@ -7,7 +7,8 @@
 namespace limosa {
 namespace {
 
-constexpr uint64_t kTableEntryBits = 9, kStreamBits = 80;
+constexpr uint64_t kTableEntryBits = 7, kStreamBits = 80;
+constexpr uint64_t kEscapeBits = 16;  // of an escape other than zero, roughly
 constexpr size_t kZeroShare = 16;  // a mask is tried when one unit in so many is zero
 constexpr size_t kCell = 2048;  // units whose trailing zeros are looked at together
 
@@ -23,6 +24,41 @@ struct Plan {
 unsigned trailing_zeros(uint64_t any, const Dtype& d) {
   const unsigned z = any == 0 ? 64 : static_cast<unsigned>(__builtin_ctzll(any));
   return std::min(z, d.mantissa_bits);
+}
+
+// Bits of a symbol that occurs c times among n. A frequency is at least one slot, which is too much for the rare
+// ones: what they hold beyond their share all others pay for.
+uint64_t symbol_bits(uint64_t c, uint64_t n) {
+  if (c == 0) return 0;
+  const uint64_t slots = 1u << kMaxLog2Total;
+  if (c * slots >= n) return (c * (log2_fixed(static_cast<uint32_t>(n)) - log2_fixed(static_cast<uint32_t>(c))) >> 16) + kTableEntryBits;
+  return c * kMaxLog2Total + (n / slots * 3 - 2 * c) / 2 + kTableEntryBits;
+}
+
+// Moves the start of the window up past rare small values: as escapes they cost some bits and a symbol each, but
+// no frequency.
+size_t cut_tail(const std::vector<uint32_t>& fields, size_t window, uint64_t n) {
+  constexpr uint64_t kMostEscapes = 1024;
+  const uint64_t zeros = fields[0];  // nearly free among the escapes
+  uint64_t escapes = 0;
+  for (size_t t = 1; t <= window; ++t) escapes += fields[t];
+  const auto escape_bits = [&](uint64_t e) {
+    return static_cast<int64_t>(kEscapeBits * e + symbol_bits(zeros + e, n));
+  };
+  const int64_t start = escape_bits(escapes);
+  int64_t best = 0, saved = 0;
+  size_t chosen = window;
+  for (size_t t = window + 1; t + 1 < fields.size(); ++t) {
+    escapes += fields[t];
+    if (escapes > kMostEscapes || escapes * 64 > n) break;
+    saved += static_cast<int64_t>(symbol_bits(fields[t], n));
+    const int64_t gain = saved - (escape_bits(escapes) - start);
+    if (gain > best) {
+      best = gain;
+      chosen = t;
+    }
+  }
+  return chosen;
 }
 
 // Fields with k joined bits, from the histogram of top fields with `bits` bits.
@@ -45,6 +81,7 @@ void consider_fields(const std::vector<uint32_t>& bins, unsigned bits, size_t n,
       window = w;
     }
   }
+  window = cut_tail(merged, window, n);
   uint32_t symbols[256] = {};
   unsigned used = 0, outside = 0;
   for (size_t t = 0; t < count; ++t) {
@@ -57,7 +94,7 @@ void consider_fields(const std::vector<uint32_t>& bins, unsigned bits, size_t n,
   const uint64_t escapes = symbols[0];
   const unsigned r = d.unit_bits - d.exponent_bits - k - z;
   uint64_t cost = entropy_bits(symbols, 256) + (used + (escapes != 0)) * kTableEntryBits + kStreamBits + uint64_t{n} * r;
-  cost += outside > 1 ? 16 * escapes : 16;
+  cost += outside > 1 ? kEscapeBits * (escapes - std::min<uint64_t>(escapes, merged[0])) + 80 : 48;
   if (cost >= best.bits) return;
   best = {Mode::fields, cost, k, z, static_cast<uint32_t>(window), escapes, {}};
   std::copy(symbols, symbols + 256, best.counts);
@@ -148,9 +185,7 @@ void append_fields(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, c
       const uint64_t u = load_unit(units + i * size, size);
       fields.push_back(static_cast<uint16_t>(u >> (d.unit_bits - 1 - top) & ((1u << top) - 1)));
     }
-    const bool same = std::all_of(fields.begin(), fields.end(), [&](uint16_t f) { return f == fields[0]; });
-    out.push_back(same ? 0 : 1);
-    append_bytes(out, fields.data(), (same ? 1 : fields.size()) * 2);
+    encode_integers(out, reinterpret_cast<const uint8_t*>(fields.data()), 16, fields.size(), nullptr, 1, s);
   }
   encode_symbols(out, s.symbols.data(), n, nullptr, 1, s, plan.counts);
   append_bytes(out, s.planes.data(), s.planes.size());

@@ -35,7 +35,7 @@ struct Log2Table {
 
 const Log2Table kLog2;
 
-// Bits that a table with these frequencies takes (docs/format.md 3.2).
+// A frequency table (docs/format.md 3.2).
 void append_table(Bytes& out, const uint16_t* f) {
   unsigned first = 0, last = 255;
   while (f[first] == 0) ++first;
@@ -48,9 +48,14 @@ void append_table(Bytes& out, const uint16_t* f) {
     buffer |= uint64_t{value} << filled;
     for (filled += bits; filled >= 8; filled -= 8, buffer >>= 8) out.push_back(static_cast<uint8_t>(buffer));
   };
+  unsigned before = 0;
   for (unsigned s = first; s <= last; ++s) {
     const unsigned length = bit_length(f[s]);
-    put(length, 4);
+    if (length == before) put(0, 1);
+    else if (length == before + 1) put(0b101, 3);
+    else if (length + 1 == before) put(0b001, 3);
+    else put(0b11 | length << 2, 6);
+    before = length;
     if (length > 1) put(f[s] & ((1u << (length - 1)) - 1), length - 1);
   }
   if (filled) out.push_back(static_cast<uint8_t>(buffer));
@@ -156,16 +161,34 @@ void normalise(const uint32_t* counts, unsigned log2_total, uint16_t* frequencie
   uint64_t sum = 0;
   for (unsigned s = 0; s < 256; ++s) sum += counts[s];
   uint32_t f[256];
+  unsigned used[256], count = 0;
   int64_t spare = total;
   for (unsigned s = 0; s < 256; ++s) {
-    f[s] = counts[s] ? std::max<uint32_t>(1, static_cast<uint32_t>((counts[s] * uint64_t{total} + sum / 2) / sum)) : 0;
+    f[s] = counts[s] ? std::max<uint32_t>(1, static_cast<uint32_t>(counts[s] * uint64_t{total} / sum)) : 0;
+    if (counts[s]) used[count++] = s;
     spare -= f[s];
   }
-  while (spare != 0) {  // the largest lose or gain least by a change
-    uint32_t* largest = std::max_element(f, f + 256);
-    const int64_t step = spare > 0 ? spare : std::max<int64_t>(spare, -static_cast<int64_t>(*largest / 32 + 1));
-    *largest = static_cast<uint32_t>(*largest + step);
-    spare -= step;
+  // One unit at a time where it gains most or costs least: d/df of c log f is about c / (f + 1/2) going up and
+  // c / (f - 1/2) going down.
+  const auto weight = [&](unsigned s, uint32_t twice) { return (uint64_t{counts[s]} << 24) / twice; };
+  for (; spare > 0; --spare) {
+    unsigned best = used[0];
+    uint64_t most = 0;
+    for (unsigned k = 0; k < count; ++k) {
+      const uint64_t w = weight(used[k], 2 * f[used[k]] + 1);
+      if (w > most) most = w, best = used[k];
+    }
+    ++f[best];
+  }
+  for (; spare < 0; ++spare) {
+    unsigned best = 256;
+    uint64_t least = ~uint64_t{0};
+    for (unsigned k = 0; k < count; ++k) {
+      if (f[used[k]] < 2) continue;
+      const uint64_t w = weight(used[k], 2 * f[used[k]] - 1);
+      if (w < least) least = w, best = used[k];
+    }
+    --f[best];
   }
   uint32_t* largest = std::max_element(f, f + 256);
   if (*largest < total && !reciprocal_is_exact(*largest, log2_total)) {

@@ -217,7 +217,7 @@ def float_blocks() -> Iterator[Case]:
     block = naive.block(4, naive.fields(units, "F32", 3, 16, w=900))
     yield Case("fields-bf16-in-f32", "16 trailing zeros", [tensor("F32", units, block)])
     units = [0x3C00, 0, 0xBC01, 0, 0x8000] * 20
-    block = naive.block(4, naive.fields(units, "F16", 0, w=1, shared_escape=True))
+    block = naive.block(4, naive.fields(units, "F16", 0, w=1))
     yield Case(
         "fields-shared-escape", "one top field for all escapes", [tensor("F16", units, block)]
     )

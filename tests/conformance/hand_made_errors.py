@@ -216,6 +216,8 @@ def blocks() -> Iterator[ErrorCase]:
     floats = [0x3C00, 0x3C01, 0xBC02, 0x4000]
     good = naive.fields(floats, "F16", 2, w=50)
     late = naive.fields([0, *floats], "F16", 0, w=10)
+    escapes = naive.integer_stream([0], s=1, m=0)
+    after = 5 + len(escapes)  # where the symbols begin
     mask = naive.zero_mask([1, 0, 2, 0], 0, b"\1\2")
     chosen: dict[str, tuple[str, str, int, bytes]] = {
         "mode-15": (CORRUPT, "U8", 3, block(15, b"")),
@@ -228,15 +230,24 @@ def blocks() -> Iterator[ErrorCase]:
         "fields-of-integers": (CORRUPT, "I16", 4, block(4, good)),
         "fields-k-6": (CORRUPT, "F16", 4, block(4, b"\6" + good[1:])),
         "fields-k-and-z": (CORRUPT, "F16", 4, block(4, b"\5\6" + good[2:])),
-        "fields-no-escapes-promised": (CORRUPT, "F16", 5, block(4, late[:4] + b"\0" + late[8:])),
+        "fields-no-escapes-promised": (
+            CORRUPT,
+            "F16",
+            5,
+            block(4, late[:4] + b"\0" + late[after:]),
+        ),
         "fields-escapes-above-n": (
             CORRUPT,
             "F16",
             5,
-            block(4, late[:4] + b"\6\1" + bytes(12) + late[8:]),
+            block(4, late[:4] + b"\6" + naive.integer_stream([0] * 6, s=1, m=0) + late[after:]),
         ),
-        "fields-escape-kind": (CORRUPT, "F16", 5, block(4, late[:5] + b"\2" + late[6:])),
-        "fields-escape-too-large": (CORRUPT, "F16", 5, block(4, late[:6] + b"\x20\0" + late[8:])),
+        "fields-escape-too-large": (
+            CORRUPT,
+            "F16",
+            5,
+            block(4, late[:5] + naive.integer_stream([32], s=1, m=0) + late[after:]),
+        ),
         "fields-window-too-high": (CORRUPT, "F16", 4, block(4, b"\2\0\xff\xff" + good[4:])),
         "fields-planes-short": (TRUNCATED, "F16", 4, block(4, good[:-1])),
         "palette-descending": (

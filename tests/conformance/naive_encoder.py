@@ -218,8 +218,16 @@ def frequencies(symbols: Sequence[int], scale: int) -> list[int]:
 def frequency_table(freq: Sequence[int]) -> bytes:
     used = [s for s in range(256) if freq[s]]
     pairs = []
+    before = 0
     for f in freq[used[0] : used[-1] + 1]:
-        pairs.append((f.bit_length(), 4))
+        length = f.bit_length()
+        if length == before:
+            pairs.append((0, 1))
+        elif abs(length - before) == 1:
+            pairs += [(1, 1), (0, 1), (int(length > before), 1)]
+        else:
+            pairs += [(1, 1), (1, 1), (length, 4)]
+        before = length
         if f > 1:
             pairs.append((f - 2 ** (f.bit_length() - 1), f.bit_length() - 1))
     return bytes([used[0], used[-1]]) + bits(pairs)
@@ -247,7 +255,7 @@ def integer_stream(values: Sequence[int], s: int = 4, m: int = 1, **options) -> 
 
 def fields(
     units: Sequence[int], dtype: str, k: int = 0, z: int = 0, w: int | None = None,
-    shared_escape: bool = False, **options,
+    **options,
 ) -> bytes:  # fmt: skip
     E, M = FLOATS[dtype]
     W = WIDTHS[dtype]
@@ -258,9 +266,7 @@ def fields(
     escapes = [t for t, s in zip(tops, symbols, strict=True) if s == 0]
     out = struct.pack("<BBH", k, z, w) + varint(len(escapes))
     if escapes:
-        assert not shared_escape or len(set(escapes)) == 1
-        stored = escapes[:1] if shared_escape else escapes
-        out += bytes([not shared_escape]) + struct.pack(f"<{len(stored)}H", *stored)
+        out += integer_stream(escapes, s=1, m=0)
     assert all(u % 2**z == 0 for u in units)
     r = W - E - k - z
     rests = [(u >> (W - 1) << (r - 1)) + (u % 2 ** (M - k) >> z) for u in units]
