@@ -6,8 +6,8 @@
 namespace limosa {
 namespace {
 
-constexpr size_t kPiece = 32;    // tokens looked at together
-constexpr size_t kSlack = 16;    // readable bytes behind the extra bits
+constexpr size_t kPiece = 32;                  // values between two checks of what is left
+constexpr size_t kSlack = kPiece * 8 + 16;  // readable bytes behind the extra bits: a piece may run over before its check
 
 // `bits` (at most 63) bits at bit `at`; kSlack bytes behind the data are readable.
 inline uint64_t peek(const uint8_t* p, uint64_t at, unsigned bits) {
@@ -39,60 +39,33 @@ void IntegerDecoder::begin(Reader& r, size_t n, unsigned width, unsigned context
   std::memset(scratch.extra.data() + extra_bytes_, 0, kSlack);
   extra_ = scratch.extra.data();
   extra_at_ = 0;
-  for (unsigned t = 0; t < 256; ++t) {
+  const unsigned direct = 1u << shape_.split;
+  invalid_ = 256;
+  for (unsigned t = 0; t < invalid_; ++t) {
     const unsigned bits = token_extra_bits(t, shape_);
-    if (t < (1u << shape_.split)) {
-      base_[t] = t;
-      bits_[t] = 0;
-    } else if (bits + shape_.joined > 63) {
-      bits_[t] = 255;  // no such token for 64 bits
-    } else {
-      const unsigned q = t - (1u << shape_.split);
-      base_[t] = uint64_t{(1u << shape_.joined) + (q & ((1u << shape_.joined) - 1))} << bits;
-      bits_[t] = static_cast<uint8_t>(bits);
-      if (width < 64 && base_[t] >> width) bits_[t] = 255;
+    if (t >= direct && bits + shape_.joined > 63) {
+      invalid_ = t;
+      return;
+    }
+    const uint64_t q = t < direct ? 0 : (1u << shape_.joined) + ((t - direct) & ((1u << shape_.joined) - 1));
+    bases_[t] = t < direct ? t : q << bits;
+    entries_[t] = bases_[t] << 8 | bits;
+    if (width < 64 && bases_[t] >> width) {
+      invalid_ = t;
+      return;
     }
   }
 }
 
-template <class T>
-void IntegerDecoder::next_of(T* values, const uint8_t* tokens, size_t count) {
-  const uint8_t direct = static_cast<uint8_t>(1u << shape_.split);
-  for (size_t at = 0; at < count; at += kPiece) {
-    const size_t piece = std::min(kPiece, count - at);
-    uint8_t most = 0;
-    for (size_t i = 0; i < piece; ++i) most = std::max(most, tokens[at + i]);
-    if (most < direct) {
-      for (size_t i = 0; i < piece; ++i) values[at + i] = tokens[at + i];
-      continue;
-    }
-    uint64_t wanted = 0;
-    unsigned widest = 0;
-    for (size_t i = 0; i < piece; ++i) {
-      const unsigned bits = bits_[tokens[at + i]];
-      wanted += bits;
-      widest = std::max(widest, bits);
-    }
-    if (widest == 255) throw DecodeError{DecodeError::corrupt, offset_, "token beyond the width of its integers"};
-    if (extra_at_ + wanted > uint64_t{extra_bytes_} * 8)
+void IntegerDecoder::next_wide(uint64_t* values, const uint8_t* tokens, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    const uint8_t t = tokens[i];
+    if (t >= invalid_) throw DecodeError{DecodeError::corrupt, offset_, "token beyond the width of its integers"};
+    const unsigned bits = static_cast<unsigned>(entries_[t] & 255);
+    if (extra_at_ + bits > uint64_t{extra_bytes_} * 8)
       throw DecodeError{DecodeError::corrupt, offset_, "extra bits of an integer stream run out"};
-    uint64_t bit = extra_at_;
-    if (widest <= 56) {
-      for (size_t i = 0; i < piece; ++i) {
-        const uint8_t t = tokens[at + i];
-        uint64_t word;
-        std::memcpy(&word, extra_ + (bit >> 3), 8);
-        values[at + i] = static_cast<T>(base_[t] + (word >> (bit & 7) & ((uint64_t{1} << bits_[t]) - 1)));
-        bit += bits_[t];
-      }
-    } else {
-      for (size_t i = 0; i < piece; ++i) {
-        const uint8_t t = tokens[at + i];
-        values[at + i] = static_cast<T>(base_[t] + peek(extra_, bit, bits_[t]));
-        bit += bits_[t];
-      }
-    }
-    extra_at_ = bit;
+    values[i] = bases_[t] + peek(extra_, extra_at_, bits);
+    extra_at_ += bits;
   }
 }
 
@@ -100,10 +73,12 @@ void IntegerDecoder::next(uint8_t* values, const uint8_t* contexts, size_t count
   scratch_->symbols.resize(std::max(scratch_->symbols.size(), count));
   uint8_t* tokens = scratch_->symbols.data();
   tokens_.next(tokens, contexts, count);
-  if (width_ == 8) next_of(values, tokens, count);
-  else if (width_ == 16) next_of(reinterpret_cast<uint16_t*>(values), tokens, count);
-  else if (width_ == 32) next_of(reinterpret_cast<uint32_t*>(values), tokens, count);
-  else next_of(reinterpret_cast<uint64_t*>(values), tokens, count);
+  if (width_ == 64) return next_wide(reinterpret_cast<uint64_t*>(values), tokens, count);
+  const uint64_t end = uint64_t{extra_bytes_} * 8;
+  const size_t done = kernels().expand_tokens(tokens, count, entries_, 1u << shape_.split, invalid_, extra_, &extra_at_,
+                                              end, width_, values);
+  if (extra_at_ > end) throw DecodeError{DecodeError::corrupt, offset_, "extra bits of an integer stream run out"};
+  if (done < count) throw DecodeError{DecodeError::corrupt, offset_, "token beyond the width of its integers"};
 }
 
 void IntegerDecoder::finish() const {

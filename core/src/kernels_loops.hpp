@@ -373,6 +373,64 @@ void contexts(const uint8_t* base, unsigned width, unsigned exponent, unsigned m
   contexts_of<uint64_t>(base, exponent, mantissa, n, first, count, out);
 }
 
+// Bit i: byte i of 32 is at least `least` (1 to 255).
+inline uint32_t mask_at_least(const uint8_t* t, uint8_t least) {
+#if defined(__AVX2__)
+  const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t));
+  const __m256i high = _mm256_max_epu8(v, _mm256_set1_epi8(static_cast<char>(least)));
+  return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, v)));
+#else
+  uint32_t mask = 0;
+  for (unsigned i = 0; i < 32; ++i) mask |= static_cast<uint32_t>(t[i] >= least) << i;
+  return mask;
+#endif
+}
+
+// The value of one token; `bit` moves over its extra bits.
+template <class T>
+inline T expand_token(uint64_t entry, const uint8_t* extra, uint64_t* bit) {
+  const unsigned bits = static_cast<unsigned>(entry & 255);
+  const uint64_t word = load<uint64_t>(extra + (*bit >> 3)) >> (*bit & 7);
+  *bit += bits;
+  return static_cast<T>((entry >> 8) + (word & ~(~uint64_t{0} << bits)));
+}
+
+template <class T>
+size_t expand_tokens_of(const uint8_t* tokens, size_t n, const uint64_t* entries, unsigned direct, unsigned invalid,
+                        const uint8_t* extra, uint64_t* at, uint64_t end, uint8_t* values) {
+  constexpr size_t piece = 32;
+  constexpr int few = 12;  // with more tokens that have extra bits than this, all go through the table
+  uint64_t bit = *at;
+  size_t done = 0;
+  for (; n - done >= piece && bit <= end; done += piece) {
+    const uint8_t* t = tokens + done;
+    uint8_t* out = values + done * sizeof(T);
+    if (invalid < 256 && mask_at_least(t, static_cast<uint8_t>(invalid))) break;
+    uint32_t wide = mask_at_least(t, static_cast<uint8_t>(direct));
+    if (__builtin_popcount(wide) > few) {
+      for (size_t i = 0; i < piece; ++i) store<T>(out + i * sizeof(T), expand_token<T>(entries[t[i]], extra, &bit));
+      continue;
+    }
+    for (size_t i = 0; i < piece; ++i) store<T>(out + i * sizeof(T), t[i]);
+    for (; wide; wide &= wide - 1) {
+      const unsigned i = static_cast<unsigned>(__builtin_ctz(wide));
+      store<T>(out + i * sizeof(T), expand_token<T>(entries[t[i]], extra, &bit));
+    }
+  }
+  if (n - done < piece)
+    for (; done < n && bit <= end && tokens[done] < invalid; ++done)
+      store<T>(values + done * sizeof(T), expand_token<T>(entries[tokens[done]], extra, &bit));
+  *at = bit;
+  return done;
+}
+
+size_t expand_tokens(const uint8_t* tokens, size_t n, const uint64_t* entries, unsigned direct, unsigned invalid,
+                     const uint8_t* extra, uint64_t* at, uint64_t end, unsigned width, uint8_t* values) {
+  if (width == 8) return expand_tokens_of<uint8_t>(tokens, n, entries, direct, invalid, extra, at, end, values);
+  if (width == 16) return expand_tokens_of<uint16_t>(tokens, n, entries, direct, invalid, extra, at, end, values);
+  return expand_tokens_of<uint32_t>(tokens, n, entries, direct, invalid, extra, at, end, values);
+}
+
 void xor_bytes(const uint8_t* a, const uint8_t* b, size_t n, uint8_t* out) {
   for (size_t i = 0; i < n; ++i) out[i] = a[i] ^ b[i];
 }
@@ -387,5 +445,5 @@ void scatter_plane(const uint8_t* plane, size_t stride, size_t n, uint8_t* units
 
 // What follows rans_decode32 and rans_encode32 in Kernels; JOIN is `join` or an own version of it.
 #define LIMOSA_PLAIN_KERNELS(JOIN)                                                                            \
-  top_histogram, byte_histogram, or_units, split, JOIN, steps, apply_steps, contexts, xor_bytes, gather_plane, \
+  top_histogram, byte_histogram, or_units, split, JOIN, steps, apply_steps, contexts, expand_tokens, xor_bytes, gather_plane, \
       scatter_plane

@@ -41,8 +41,7 @@ class IntegerDecoder {
   void finish() const;
 
  private:
-  template <class T>
-  void next_of(T* values, const uint8_t* tokens, size_t count);
+  void next_wide(uint64_t* values, const uint8_t* tokens, size_t count);
 
   SymbolDecoder tokens_;
   unsigned width_ = 0;
@@ -51,8 +50,9 @@ class IntegerDecoder {
   const uint8_t* extra_ = nullptr;
   size_t extra_bytes_ = 0;
   uint64_t extra_at_ = 0;  // in bits
-  uint64_t base_[256] = {};
-  uint8_t bits_[256] = {};
+  unsigned invalid_ = 256;      // the first token that no value of this width has
+  uint64_t entries_[256] = {};  // base << 8 | extra bits; for 64 bits the base is kept apart
+  uint64_t bases_[256] = {};
   DecodeScratch* scratch_ = nullptr;
 };
 

@@ -59,7 +59,11 @@ struct Kernels {
   // min(max(exponent - first, 0), count - 1) of each base unit.
   void (*contexts)(const uint8_t* base, unsigned width, unsigned exponent, unsigned mantissa, size_t n, unsigned first,
                    unsigned count, uint8_t* out);
-  // Tokens of an integer stream for values of `width` bits; the same for every instruction set.
+  // Values of up to 32 bits from their tokens: entries hold base << 8 | extra bits of each token; tokens below `direct`
+  // stand for themselves. Reads extra bits from bit *at on, 32 values at a time, and stops before values whose tokens
+  // reach `invalid` and after *at has passed `end`; 32 * 8 + 8 bytes behind the end are readable. Returns the values written.
+  size_t (*expand_tokens)(const uint8_t* tokens, size_t n, const uint64_t* entries, unsigned direct, unsigned invalid,
+                          const uint8_t* extra, uint64_t* at, uint64_t end, unsigned width, uint8_t* values);
   void (*xor_bytes)(const uint8_t* a, const uint8_t* b, size_t n, uint8_t* out);
   void (*gather_plane)(const uint8_t* units, size_t stride, size_t n, uint8_t* out);
   void (*scatter_plane)(const uint8_t* plane, size_t stride, size_t n, uint8_t* units);
