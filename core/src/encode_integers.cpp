@@ -63,22 +63,25 @@ void count(const uint8_t* tokens, const uint8_t* contexts, size_t n, unsigned co
   for (size_t k = 0; k < table; ++k) s.bins[k] += s.bins[table + k] + s.bins[2 * table + k] + s.bins[3 * table + k];
 }
 
-uint64_t shape_cost(const uint32_t* bins, unsigned context_count, TokenShape fine, TokenShape shape) {
+// `used`: one more than the last fine token that occurs.
+uint64_t shape_cost(const uint32_t* bins, unsigned context_count, unsigned used, TokenShape fine, TokenShape shape) {
+  uint8_t map[256];
+  for (unsigned t = 0; t < used; ++t) map[t] = static_cast<uint8_t>(coarsen(t, fine, shape));
   uint64_t bits = 0;
   for (unsigned c = 0; c < context_count; ++c) {
     uint32_t merged[256] = {};
     unsigned first = 256, last = 0;
-    for (unsigned t = 0; t < 256; ++t) {
+    for (unsigned t = 0; t < used; ++t) {
       const uint32_t k = bins[c * 256 + t];
       if (k == 0) continue;
-      const unsigned to = coarsen(t, fine, shape);
+      const unsigned to = map[t];
       merged[to] += k;
       bits += uint64_t{k} * token_extra_bits(to, shape);
       first = std::min(first, to);
       last = std::max(last, to);
     }
     if (first > last) continue;
-    bits += entropy_bits(merged, 256) + 16 + 4 * (last - first + 1);
+    bits += entropy_bits(merged + first, last - first + 1) + 16 + 4 * (last - first + 1);
     for (unsigned t = first; t <= last; ++t) bits += merged[t] ? kTableEntryBits - 4 : 0;
   }
   return bits;
@@ -96,10 +99,14 @@ Choice choose(const uint8_t* values, unsigned width, size_t n, const uint8_t* co
   s.tokens.resize(n);
   tokens(values, width, n, fine, s.tokens.data());
   count(s.tokens.data(), contexts, n, context_count, s);
-  Choice best{fine, shape_cost(s.bins.data(), context_count, fine, fine)};
+  unsigned used = 0;
+  for (unsigned c = 0; c < context_count; ++c)
+    for (unsigned t = 256; t > used; --t)
+      if (s.bins[c * 256 + t - 1]) used = t;
+  Choice best{fine, shape_cost(s.bins.data(), context_count, used, fine, fine)};
   for (const TokenShape shape : kShapes) {
     if (shape.joined > fine.joined) continue;
-    const uint64_t bits = shape_cost(s.bins.data(), context_count, fine, shape);
+    const uint64_t bits = shape_cost(s.bins.data(), context_count, used, fine, shape);
     if (bits < best.bits) best = {shape, bits};
   }
   return best;
