@@ -39,3 +39,15 @@ def same(one: State, other: State) -> bool:
         one[name].dtype == other[name].dtype and one[name].tobytes() == other[name].tobytes()
         for name in one
     )
+
+
+def kept_or_truncated(decoded: State, truncated: State, original: State) -> bool:
+    """Tell whether each value decoded is the truncated one or the original itself.
+
+    Where all the bits of a block cost less than its digits, limosa's coder keeps the bits; lzma
+    always truncates. So the two agree up to values that limosa brings back exactly.
+    """
+    return all(
+        bool(((array == truncated[name]) | (array == original[name])).all())
+        for name, array in decoded.items()
+    )
