@@ -17,10 +17,11 @@ RP is the number p of decimal digits that are kept: `w' = int64(w * 10^p)`, deco
 `float32(w' / 10^p)`; in a difference of models (DoM) it is the difference that is treated so.
 "limosa" is `Digits(p)`; "lzma" is `Digits(p, coder="lzma")`, the paper's pipeline of fixed point,
 binarization and lzma inside limosa's container, one stream for each chunk of a tensor. Where all
-bits of a block cost less than its digits, limosa keeps them all (everywhere from RP 9 on, and in a few
-small tensors before); every other value decodes as with lzma, which the program
-checks. mAPs are of what limosa decodes. A compression ratio is the bytes of all tensors over all the bytes that travel, names,
-index and digests included. "limosa, every bit" is `Lossless()`, where nothing is lost at all.
+bits of a block cost less than its digits, limosa keeps them all (nearly everywhere from RP 9 on,
+and in a few small tensors before); every other value decodes as with lzma, which the program
+checks. mAPs are of what limosa decodes. A compression ratio is the bytes of all tensors over all
+the bytes that travel, names, index and digests included. "limosa, every bit" is `Lossless()`, where
+nothing is lost at all.
 
 {summary}
 ## What differs from the paper
@@ -66,7 +67,8 @@ into one or three of its bins.
 ![Compression ratio against RP](knowledge_centric_figure4.png)
 
 As in the paper, the ratio falls with RP, steeply below RP 3, and fine-tuning does not move the
-curve. From RP 9 on, all the bits cost less than the digits, and the ratio stays where it is. The paper's axis is linear up to 25; lzma is measured where the tables need it.
+curve. From RP 9 on, nearly all the bits cost less than the digits, and the ratio stays where it is.
+The paper's axis is linear up to 25; lzma is measured where the tables need it.
 
 ## Figure 5: mAP of single models against RP
 
