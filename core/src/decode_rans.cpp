@@ -71,21 +71,27 @@ void SymbolDecoder::begin(Reader& r, size_t n, unsigned context_count, std::vect
 
 void SymbolDecoder::next_scalar(uint8_t* out, const uint8_t* contexts, size_t count) {
   const uint32_t mask = (1u << log2_total_) - 1;
-  for (size_t i = 0; i < count; ++i) {
-    uint32_t& x = states_[(position_ + i) % lanes_];
-    const size_t context = context_count_ > 1 ? contexts[i] : 0;
-    const DecodeEntry e = table_[(context << log2_total_) + (x & mask)];
+  const unsigned lane_mask = lanes_ - 1, log2_total = log2_total_;
+  const uint8_t* words = data_;
+  const uint8_t* const end = data_ + 2 * words_left_;
+  unsigned lane = static_cast<unsigned>(position_) & lane_mask;
+  for (size_t i = 0; i < count; ++i, lane = (lane + 1) & lane_mask) {
+    uint32_t x = states_[lane];
+    const size_t context = contexts ? contexts[i] : 0;
+    const DecodeEntry e = table_[(context << log2_total) + (x & mask)];
     out[i] = static_cast<uint8_t>(e);
-    x = (e >> 8 & 0xfff) * (x >> log2_total_) + (e >> 20);
+    x = (e >> 8 & 0xfff) * (x >> log2_total) + (e >> 20);
     if (x < kStateLow) {
-      if (words_left_ == 0) throw DecodeError{DecodeError::corrupt, offset_, "rANS words run out"};
+      if (words == end) throw DecodeError{DecodeError::corrupt, offset_, "rANS words run out"};
       uint16_t w;
-      std::memcpy(&w, data_, 2);
-      data_ += 2;
-      --words_left_;
+      std::memcpy(&w, words, 2);
+      words += 2;
       x = x << 16 | w;
     }
+    states_[lane] = x;
   }
+  words_left_ -= static_cast<size_t>(words - data_) / 2;
+  data_ = words;
   position_ += count;
 }
 

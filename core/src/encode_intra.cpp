@@ -37,18 +37,18 @@ uint64_t symbol_bits(uint64_t c, uint64_t n) {
 
 // Moves the start of the window up past rare small values: as escapes they cost some bits and a symbol each, but
 // no frequency.
-size_t cut_tail(const std::vector<uint32_t>& fields, size_t window, uint64_t n) {
+size_t cut_tail(const std::vector<uint32_t>& fields, size_t window, size_t low, uint64_t n) {
   constexpr uint64_t kMostEscapes = 1024;
   const uint64_t zeros = fields[0];  // nearly free among the escapes
   uint64_t escapes = 0;
-  for (size_t t = 1; t <= window; ++t) escapes += fields[t];
+  for (size_t t = std::max<size_t>(low, 1); t <= window; ++t) escapes += fields[t];
   const auto escape_bits = [&](uint64_t e) {
     return static_cast<int64_t>(kEscapeBits * e + symbol_bits(zeros + e, n));
   };
   const int64_t start = escape_bits(escapes);
   int64_t best = 0, saved = 0;
   size_t chosen = window;
-  for (size_t t = window + 1; t + 1 < fields.size(); ++t) {
+  for (size_t t = std::max(window + 1, low); t + 1 < fields.size(); ++t) {
     escapes += fields[t];
     if (escapes > kMostEscapes || escapes * 64 > n) break;
     saved += static_cast<int64_t>(symbol_bits(fields[t], n));
@@ -61,40 +61,47 @@ size_t cut_tail(const std::vector<uint32_t>& fields, size_t window, uint64_t n) 
   return chosen;
 }
 
-// Fields with k joined bits, from the histogram of top fields with `bits` bits.
-void consider_fields(const std::vector<uint32_t>& bins, unsigned bits, size_t n, const Dtype& d, unsigned k, unsigned z,
-                     std::vector<uint32_t>& merged, Plan& best) {
-  const unsigned shift = bits - d.exponent_bits - k;
-  const size_t count = size_t{1} << (d.exponent_bits + k);
-  merged.assign(count, 0);
-  for (size_t t = 0; t < bins.size(); ++t) merged[t >> shift] += bins[t];
-
-  size_t window = 0;
+// The start of the window of 255 fields that holds most values; `last` is the highest field that occurs.
+size_t best_window(const std::vector<uint32_t>& fields, size_t last) {
+  if (last <= kWindow) return 0;
   uint64_t inside = 0;
-  for (size_t t = 1; t <= std::min<size_t>(kWindow, count - 1); ++t) inside += merged[t];
+  for (size_t t = 1; t <= kWindow; ++t) inside += fields[t];
   uint64_t most = inside;
-  for (size_t w = 1; w + kWindow < count; ++w) {
-    inside += merged[w + kWindow];
-    inside -= merged[w];
+  size_t window = 0;
+  for (size_t w = 1; w + kWindow <= last; ++w) {
+    inside += fields[w + kWindow];
+    inside -= fields[w];
     if (inside > most) {
       most = inside;
       window = w;
     }
   }
-  window = cut_tail(merged, window, n);
+  return window;
+}
+
+// Fields with k joined bits, from the histogram of top fields with `bits` bits; only [low, high] occur, or 0.
+void consider_fields(const std::vector<uint32_t>& bins, size_t low, size_t high, unsigned bits, size_t n, const Dtype& d,
+                     unsigned k, unsigned z, std::vector<uint32_t>& merged, Plan& best) {
+  const unsigned shift = bits - d.exponent_bits - k;
+  merged.assign((high >> shift) + 2, 0);
+  merged[0] = bins[0];
+  for (size_t t = low; t <= high; ++t) merged[t >> shift] += bins[t];
+  const size_t window = cut_tail(merged, best_window(merged, high >> shift), low >> shift, n);
   uint32_t symbols[256] = {};
   unsigned used = 0, outside = 0;
-  for (size_t t = 0; t < count; ++t) {
-    if (merged[t] == 0) continue;
+  const auto count = [&](size_t t) {
     const bool in_window = t > window && t - window <= kWindow;
     symbols[in_window ? t - window : 0] += merged[t];
     outside += !in_window;
     used += in_window;
-  }
+  };
+  if (merged[0]) count(0);
+  for (size_t t = std::max<size_t>(low >> shift, 1); t <= high >> shift; ++t)
+    if (merged[t]) count(t);
   const uint64_t escapes = symbols[0];
   const unsigned r = d.unit_bits - d.exponent_bits - k - z;
   uint64_t cost = entropy_bits(symbols, 256) + (used + (escapes != 0)) * kTableEntryBits + kStreamBits + uint64_t{n} * r;
-  cost += outside > 1 ? kEscapeBits * (escapes - std::min<uint64_t>(escapes, merged[0])) + 80 : 48;
+  if (escapes) cost += outside > 1 ? kEscapeBits * (escapes - std::min<uint64_t>(escapes, merged[0])) + 80 : 48;
   if (cost >= best.bits) return;
   best = {Mode::fields, cost, k, z, static_cast<uint32_t>(window), escapes, {}};
   std::copy(symbols, symbols + 256, best.counts);
@@ -110,8 +117,11 @@ void plan_fields(const uint8_t* units, size_t n, const Dtype& d, uint64_t any, P
   const size_t count = size_t{1} << bits;
   for (size_t t = 0; t < count; ++t) bins[t] += bins[count + t] + bins[2 * count + t] + bins[3 * count + t];
   bins.resize(count);
+  size_t low = 1, high = count - 1;
+  while (low < high && bins[low] == 0) ++low;
+  while (high > low && bins[high] == 0) --high;
   for (unsigned k = most;; --k) {
-    consider_fields(bins, bits, n, d, k, z, merged, best);
+    consider_fields(bins, low, high, bits, n, d, k, z, merged, best);
     if (k == 0) break;
   }
 }
@@ -127,12 +137,14 @@ class Palette {
  public:
   explicit Palette(size_t size) : size_(size) {}
 
+  // False if there are too many to be worth it.
   bool collect(const uint8_t* units, size_t n) {
+    const size_t most = std::min<size_t>(256, n / 4);
     for (size_t i = 0; i < n; ++i) {
       const uint64_t v = load_unit(units + i * size_, size_);
       const size_t at = find(v);
       if (counts_[at] == 0) {
-        if (values.size() == 256) return false;
+        if (values.size() == most) return false;
         keys_[at] = v;
         values.push_back(v);
       }

@@ -102,8 +102,9 @@ void append_states(Bytes& out, const uint32_t* states, unsigned lanes, const uin
 
 uint16_t* encode_scalar(const EncodeSymbol* table, const uint8_t* symbols, const uint8_t* contexts, size_t from, size_t to,
                         unsigned lanes, uint32_t* states, uint16_t* words) {
+  const size_t lane_mask = lanes - 1;
   for (size_t i = to; i-- > from;) {
-    uint32_t& x = states[i % lanes];
+    uint32_t& x = states[i & lane_mask];
     const EncodeSymbol& s = table[(contexts ? size_t{contexts[i]} << 8 : 0) + symbols[i]];
     if (x > s.limit) {
       *--words = static_cast<uint16_t>(x);
