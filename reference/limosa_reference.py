@@ -212,7 +212,7 @@ class Tensor:
     kept: bool = False  # later ones may copy it
     lengths: list[int] = field(default_factory=list)  # of the payloads, to compare with the index
     copy_of: int | None = None  # the tensor's number, when it is coded by tensor copy
-    digest: bytes = b""  # the first 16 bytes, from the index
+    digest: bytes = b""  # the first 8 bytes, from the index
 
     @property
     def unit(self) -> Dtype:
@@ -523,7 +523,7 @@ def read_index(source: Cursor, state: State, limits: Limits) -> None:
     for tensor in state.tensors:
         lengths = [index.varint() for _ in tensor.lengths]
         index.require(lengths == tensor.lengths, f"tensor {tensor.name!r}: lengths of its payloads")
-        tensor.digest = index.take(16)
+        tensor.digest = index.take(8)
     state.digest = index.take(32)
     index.require(index.left() == 0, "bytes after the state digest")
 
@@ -986,7 +986,7 @@ def check_digests(state: State) -> None:
     whole = blake3()
     for tensor in sorted(state.tensors, key=lambda t: t.name.encode()):
         digest = tensor_digest(tensor)
-        if digest[:16] != tensor.digest:
+        if digest[:8] != tensor.digest:
             raise ChecksumError(f"tensor {tensor.name!r}: its digest is {digest.hex()}")
         name = tensor.name.encode()
         whole.update(struct.pack("<I", len(name)) + name + digest)

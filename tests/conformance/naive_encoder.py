@@ -148,7 +148,7 @@ def frame(payload: bytes) -> bytes:
 
 
 def index(tensors: Sequence[Coded]) -> bytes:
-    parts = [b"".join(varint(len(p)) for p in t.payloads) + t.digest()[:16] for t in tensors]
+    parts = [b"".join(varint(len(p)) for p in t.payloads) + t.digest()[:8] for t in tensors]
     return b"".join(parts) + state_digest(tensors)
 
 

@@ -19,7 +19,7 @@ class Base:
         get: gives the tensor of a name, or None.
         digest: the state digest (docs/format.md 4), 32 bytes.
         specs: dtype and shape of each tensor; needed to recognise renamed tensors.
-        digests: the first 16 bytes of each tensor's digest; needed for the same.
+        digests: the first 8 bytes of each tensor's digest; needed for the same.
 
     Computing the digest reads every tensor once, so keep a ``Base`` that is used again.
     """

@@ -21,7 +21,9 @@ BASE_SAME_NAME, BASE_NONE, BASE_NAME = 0, 1, 2
 SOURCE_KINDS = ("tensors", *KINDS)
 DTYPE_NAMES = tuple(DTYPES)
 DTYPE_CODES = {name: code for code, name in enumerate(DTYPE_NAMES)}
-FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "C64"})
+# Bits of exponent and mantissa
+FLOAT_FIELDS = {"F64": (11, 52), "F32": (8, 23), "F16": (5, 10), "BF16": (8, 7), "C64": (8, 23)}
+FLOAT_DTYPES = frozenset(FLOAT_FIELDS)
 # C64 is two units an element; packed dtypes are coded byte by byte.
 UNIT_BYTES = {name: max(1, dtype.bits // 8) for name, dtype in DTYPES.items()} | {"C64": 4}
 
@@ -32,7 +34,7 @@ FRAME_HEAD_BYTES = 8
 MIN_PAYLOAD_BYTES = 2
 
 # 2.5: index
-INDEX_DIGEST_BYTES = 16
+INDEX_DIGEST_BYTES = 8
 DIGEST_BYTES = 32
 
 # 3: block modes

@@ -60,6 +60,9 @@ class Cursor:
             CorruptError: it does not end within ten bytes, or is too large.
         """
         data, position = self._data, self._position
+        if position < len(data) and data[position] < 0x80:
+            self._position = position + 1
+            return data[position]
         value = shift = 0
         for byte in data[position : position + 10]:
             value |= (byte & 0x7F) << shift
@@ -80,12 +83,11 @@ class Cursor:
             LimitError: above *limit*.
             TruncatedError: more than the remaining bytes can hold at *bytes_each* or more.
         """
-        place = self.place()
         value = self.varint()
         if value > limit:
             raise LimitError(
                 f"too many {what}",
-                where=place,
+                where=self.place(),
                 found=str(value),
                 allowed=f"{limit_name} {limit}",
                 remedy="pass a larger Limits to decode it",
@@ -93,25 +95,26 @@ class Cursor:
         if value * bytes_each > self.remaining:
             raise TruncatedError(
                 f"more {what} than bytes",
-                where=place,
+                where=self.place(),
                 found=f"{value} {what} in {self.remaining} bytes",
                 remedy="fetch the file again",
             )
         return value
 
     def text(self, what: str, limit: int) -> str:
-        """A string: its length in bytes, then UTF-8.
+        """A string: its length in bytes, then UTF-8. *what* is plural.
 
         Raises:
             LimitError: longer than *limit* bytes.
             CorruptError: not UTF-8.
         """
-        place = self.place()
-        size = self.count(f"bytes in {what}", limit, "max_name_bytes")
+        size = self.count(what, limit, "max_name_bytes")
         try:
             return self.take(size).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise CorruptError(f"{what} is not UTF-8", where=place, found=str(error)) from None
+            raise CorruptError(
+                f"{what} are not UTF-8", where=self.place(), found=str(error)
+            ) from None
 
     def finish(self) -> None:
         """The section must be used up.

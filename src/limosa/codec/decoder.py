@@ -66,6 +66,7 @@ class Reader:
         self._base = base
         if base is not None:
             self._check_base(base)
+        self._sizes = [spec.nbytes for spec in self.specs]
         self._numbers = {spec.name: number for number, spec in enumerate(self.specs)}
         self._started = False
         # Tensors met so far that are copies, and so cannot be copied.
@@ -107,7 +108,7 @@ class Reader:
 
     @property
     def tensor_digests(self) -> Mapping[str, bytes]:
-        """The first 16 bytes of each tensor's digest; of a pipe they are known at the end."""
+        """The first 8 bytes of each tensor's digest; of a pipe they are known at the end."""
         digests = self._known_index().digests
         return {spec.name: digest for spec, digest in zip(self.specs, digests, strict=True)}
 
@@ -269,8 +270,7 @@ class Reader:
             raise ConfigError("a pipe can be read once", remedy="write it to a file first")
         self._started = True
         first, held = 0, 0
-        for number, spec in enumerate(self.specs):
-            nbytes = spec.nbytes
+        for number, nbytes in enumerate(self._sizes):
             if number > first and (held + nbytes > size or number - first >= BATCH_TENSORS):
                 yield first, number
                 first, held = number, 0

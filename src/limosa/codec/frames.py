@@ -34,7 +34,7 @@ from limosa.errors import (
 )
 from limosa.tensors import Bytes, TensorSpec
 
-CORE_ERRORS: dict[str, type[FormatError]] = {
+_ERRORS: dict[str, type[FormatError]] = {
     "truncated": TruncatedError,
     "corrupt": CorruptError,
     "checksum": ChecksumError,
@@ -234,4 +234,4 @@ class _Decoding:
         offset = self._frames.offset + int(self._starts[first]) + byte
         where = f"tensor {piece.spec.name!r}, chunk {piece.first_chunk + i} (byte {offset})"
         remedy = "the file was damaged; fetch it again" if kind == "checksum" else None
-        return CORE_ERRORS[kind](message, where=where, remedy=remedy)
+        return _ERRORS[kind](message, where=where, remedy=remedy)

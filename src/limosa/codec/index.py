@@ -32,7 +32,7 @@ class Index:
 
     Attributes:
         lengths: bytes of each chunk's payload, all tensors after each other.
-        digests: the first 16 bytes of each tensor's digest.
+        digests: the first 8 bytes of each tensor's digest.
         state: the state digest.
     """
 

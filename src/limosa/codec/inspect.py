@@ -6,32 +6,22 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from limosa import _core
+from limosa.codec.blocks import find_blocks
 from limosa.codec.chunk_sources import FileFrames
 from limosa.codec.config import Quality
 from limosa.codec.constants import (
     CHUNK_UNITS,
     FRAME_HEAD_BYTES,
-    MODE_BASE_LZMA,
-    MODE_LZMA,
     MODE_NAMES,
-    MODE_TENSOR_COPY,
     SET_MAGIC,
-    UNIT_BYTES,
-    core_dtype,
     unit_count,
 )
-from limosa.codec.frames import CORE_ERRORS
 from limosa.codec.inputs import Far, Input, Memory, open_input
 from limosa.codec.set_reader import SetReader
 from limosa.errors import ConfigError
 from limosa.files.bundle import Source
 from limosa.limits import Limits
 from limosa.tensors import TensorSpec
-
-_OURS = (MODE_TENSOR_COPY, MODE_LZMA, MODE_BASE_LZMA)
 
 
 @dataclass(frozen=True)
@@ -86,7 +76,7 @@ class Report:
 def inspect(source: Input, *, limits: Limits | None = None) -> list[Report]:
     """A report for each model in *source*: one, or as many as a set has.
 
-    The base of an update is not needed.
+    Nothing is decoded, so the base of an update is not needed; only lengths are checked.
 
     Raises:
         FormatError: the file is damaged or hostile.
@@ -148,36 +138,10 @@ def _tensor_report(frames: FileFrames, number: int) -> TensorReport:
         read = frames.read_chunks(chunk, chunk + 1)
         nbytes += read.data.nbytes
         left = min(CHUNK_UNITS, unit_count(spec) - (chunk - first) * CHUNK_UNITS)
-        for mode, count, size in _blocks(frames, spec, chunk, left):
-            units[MODE_NAMES[mode]] += count
-            coded[MODE_NAMES[mode]] += size
+        where = f"tensor {spec.name!r}, chunk {chunk - first} (byte {read.offset})"
+        payload = read.data[FRAME_HEAD_BYTES:].tobytes()
+        for block in find_blocks(payload, left, spec.dtype, where):
+            units[MODE_NAMES[block.mode]] += block.units
+            coded[MODE_NAMES[block.mode]] += block.nbytes
     modes = {mode: (units[mode], coded[mode]) for mode in units}
     return TensorReport(spec, nbytes, modes, frames.layout.base_name(number))
-
-
-def _blocks(
-    frames: FileFrames, spec: TensorSpec, chunk: int, units: int
-) -> list[tuple[int, int, int]]:
-    """Mode, units and bytes of each block of a chunk."""
-    read = frames.read_chunks(chunk, chunk + 1)
-    mode = int(read.data[FRAME_HEAD_BYTES])
-    if mode in _OURS:
-        return [(mode, units, int(read.lengths[0]))]
-    # The core finds the blocks by decoding them; zeros will do as a base.
-    out = np.empty(units * UNIT_BYTES[spec.dtype], np.uint8)
-    base = np.zeros_like(out) if frames.layout.base_digest is not None else None
-    try:
-        (found,) = _core.inspect_tensors(
-            read.data,
-            read.lengths,
-            [out],
-            [base],
-            [core_dtype(spec.dtype)],
-            [None],
-            digits=frames.layout.digits,
-        )
-    except _core.CoreError as error:
-        kind, _, _, byte, message = error.args
-        where = f"tensor {spec.name!r} (byte {read.offset + byte})"
-        raise CORE_ERRORS[kind](message, where=where) from None
-    return found

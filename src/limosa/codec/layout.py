@@ -212,7 +212,7 @@ def _parse_specs(cursor: Cursor, limits: Limits) -> tuple[TensorSpec, ...]:
     count = cursor.count("tensors", limits.max_tensors, "max_tensors", 3)
     specs = []
     for _ in range(count):
-        name = cursor.text("a tensor name", limits.max_name_bytes)
+        name = cursor.text("bytes in a tensor name", limits.max_name_bytes)
         code = cursor.u8()
         if code >= len(DTYPE_NAMES):
             raise CorruptError(
@@ -226,7 +226,8 @@ def _parse_specs(cursor: Cursor, limits: Limits) -> tuple[TensorSpec, ...]:
         specs.append(TensorSpec(name, DTYPE_NAMES[code], shape))
     check_specs(specs, limits)
     for spec in specs:
-        _check_empty(spec, limits)
+        if 0 in spec.shape:
+            _check_empty(spec, limits)
     return tuple(specs)
 
 
@@ -271,11 +272,13 @@ def _parse_numbers(cursor: Cursor, tensors: int, limits: Limits) -> tuple[int, .
     numbers = []
     expected = 0
     for _ in range(count):
-        place = cursor.place()
         number = expected + unzigzag(cursor.varint())
         if not 0 <= number < tensors:
             raise CorruptError(
-                "no such tensor", where=place, found=str(number), allowed=f"0 to {tensors - 1}"
+                "no such tensor",
+                where=cursor.place(),
+                found=str(number),
+                allowed=f"0 to {tensors - 1}",
             )
         numbers.append(number)
         expected = number + 1
@@ -289,7 +292,7 @@ def _parse_sources(
     count = cursor.count("sources", limits.max_sources, "max_sources", 4)
     sources = []
     for _ in range(count):
-        path = cursor.text("a path", limits.max_name_bytes)
+        path = cursor.text("bytes in a path", limits.max_name_bytes)
         kind = cursor.u8()
         if kind >= len(SOURCE_KINDS):
             raise CorruptError(

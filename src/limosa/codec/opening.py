@@ -33,8 +33,9 @@ def open_base(base: BaseLike, *, limits: Limits | None = None, threads: int | No
         FormatError: the file is damaged.
         ConfigError: it is none of these.
 
-    >>> open_base({"w": np.zeros(2, np.float32)}).digest.hex()[:8]
-    '5d93b2c6'
+    >>> import numpy as np
+    >>> open_base({"w": np.zeros(2, np.float32)}).digest == open_base({}).digest
+    False
     """
     if isinstance(base, Base):
         return base

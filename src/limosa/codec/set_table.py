@@ -50,7 +50,7 @@ def read_set_header(read: Callable[[int], bytes], limits: Limits) -> tuple[list[
     members: list[Member] = []
     depths: list[int] = []
     for number in range(count):
-        name = cursor.text("a model name", limits.max_name_bytes)
+        name = cursor.text("bytes in a model name", limits.max_name_bytes)
         base = cursor.varint() - 1
         depth = 1 + (depths[base] if 0 <= base < number else 0)
         if base >= number or depth > MAX_CHAIN:
