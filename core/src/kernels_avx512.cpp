@@ -1,5 +1,8 @@
 // AVX-512: 16 lanes a vector. The table of frequencies is read with scalar loads, as for AVX2: some of these
 // processors have slow gathers, and others mitigations that make them slow.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 means its own avx512fintrin.h
+#endif
 #include <immintrin.h>
 
 #include <cstdint>
@@ -94,8 +97,8 @@ uint16_t* encode32(const EncodeSymbol* table, const uint8_t* contexts, const uin
   __m512i x[2] = {_mm512_loadu_si512(states), _mm512_loadu_si512(states + 16)};
   for (size_t i = n; i != 0; i -= 32) {
 #pragma GCC unroll 2
-    for (size_t j = 2; j-- > 0;) {
-      const size_t at = i - 32 + 16 * j;
+    for (int j = 1; j >= 0; --j) {
+      const size_t at = i - 32 + 16 * static_cast<size_t>(j);
       const __m512i a = entries<WithContexts>(table, contexts, symbols, at);
       const __m512i b = entries<WithContexts>(table, contexts, symbols, at + 1);
       const __m512i c = entries<WithContexts>(table, contexts, symbols, at + 2);
