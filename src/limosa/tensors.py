@@ -11,6 +11,7 @@ import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -78,12 +79,13 @@ class TensorSpec:
     dtype: str
     shape: tuple[int, ...]
 
-    @property
+    # Both are asked for many times by each layer, and a small model has a thousand tensors.
+    @cached_property
     def elements(self) -> int:
         """The product of the shape; 1 for a 0-d tensor."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of the data.
 
