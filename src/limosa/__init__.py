@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from limosa.codec.arrays import open_file as open_file
     from limosa.codec.arrays import save as save
     from limosa.codec.arrays import save_file as save_file
+    from limosa.codec.base import Base as Base
     from limosa.codec.config import Digits as Digits
     from limosa.codec.config import Lossless as Lossless
     from limosa.codec.inspect import inspect as inspect
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from limosa.errors import ConfigError as ConfigError
     from limosa.errors import CorruptError as CorruptError
     from limosa.errors import FormatError as FormatError
-    from limosa.errors import HubError as HubError
     from limosa.errors import LimitError as LimitError
     from limosa.errors import LimosaError as LimosaError
     from limosa.errors import MissingExtraError as MissingExtraError
@@ -53,6 +53,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "limosa.codec.arrays": ("load", "load_file", "open_file", "save", "save_file"),
+    "limosa.codec.base": ("Base",),
     "limosa.codec.config": ("Digits", "Lossless"),
     "limosa.codec.inspect": ("inspect",),
     "limosa.errors": (
@@ -61,7 +62,6 @@ _HOMES = {
         "ConfigError",
         "CorruptError",
         "FormatError",
-        "HubError",
         "LimitError",
         "LimosaError",
         "MissingExtraError",
@@ -74,13 +74,13 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Base",
     "BaseMismatchError",
     "ChecksumError",
     "ConfigError",
     "CorruptError",
     "Digits",
     "FormatError",
-    "HubError",
     "LimitError",
     "Limits",
     "LimosaError",
