@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "check.hpp"
-#include "limosa/rans.hpp"
+#include "limosa/integers.hpp"
 
 namespace limosa::testing {
 
@@ -26,6 +26,7 @@ class Comparison {
     all_sizes();
     steps();
     contexts();
+    tokens();
     bytes();
   }
 
@@ -300,6 +301,46 @@ class Comparison {
         CHECK(a == b);
         CHECK(*std::max_element(a.begin(), a.end()) < count);
       }
+  }
+
+  // Tokens of every shape; extra bits that last, or run out at any place; tokens that the width does not have.
+  void expand(unsigned width, TokenShape shape, size_t n, unsigned wide_one_in, bool run_out) {
+    const unsigned direct = 1u << shape.split;
+    uint64_t entries[256] = {};
+    unsigned invalid = 256;
+    for (unsigned t = 0; t < invalid; ++t) {
+      const unsigned bits = token_extra_bits(t, shape);
+      const uint64_t top = (1u << shape.joined) + ((t - direct) & ((1u << shape.joined) - 1));
+      const uint64_t base = t < direct ? t : bits > 40 ? ~uint64_t{0} : top << bits;
+      if (base >> width) invalid = t;
+      else entries[t] = base << 8 | bits;
+    }
+    Bytes t(n);
+    uint64_t bits = 0;
+    for (uint8_t& v : t) {
+      v = static_cast<uint8_t>(random_.below(random_.chance(wide_one_in) ? invalid : std::min(direct, invalid)));
+      bits += token_extra_bits(v, shape);
+    }
+    if (invalid < 256 && random_.chance(4)) t[random_.below(n)] = static_cast<uint8_t>(invalid + random_.below(256 - invalid));
+    const uint64_t start = random_.below(16), end = run_out ? random_.below(start + bits + 1) : start + bits;
+    const Bytes extra = random_.bytes(static_cast<size_t>((std::max(start, end) + 7) / 8) + 32 * 8 + 8);
+    Bytes a(n * width / 8, 0xcc), b(n * width / 8, 0xcc);
+    uint64_t at_a = start, at_b = start;
+    const size_t done = a_.expand_tokens(t.data(), n, entries, direct, invalid, extra.data(), &at_a, end, width, a.data());
+    CHECK(b_.expand_tokens(t.data(), n, entries, direct, invalid, extra.data(), &at_b, end, width, b.data()) == done);
+    CHECK_CASE(at_a == at_b && done <= n && std::memcmp(a.data(), b.data(), done * width / 8) == 0,
+               "%s width %u shape %u %u n %zu", b_.name, width, shape.split, shape.joined, n);
+  }
+
+  void tokens() {
+    for (const unsigned width : {8u, 16u, 32u})
+      for (unsigned split = 0; split <= 7; ++split)
+        for (unsigned joined = 0; joined <= split; ++joined)
+          for (const unsigned wide_one_in : {1u, 3u, 30u}) {
+            expand(width, {split, joined}, 1 + random_.below(100), wide_one_in, false);
+            expand(width, {split, joined}, 1 + random_.below(1000), wide_one_in, true);
+            expand(width, {split, joined}, 32 * (1 + random_.below(20)), wide_one_in, random_.chance(2));
+          }
   }
 
   void bytes() {
