@@ -51,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-slow", dest="slow", action="store_false", help="leave out slow codecs"
     )
+    parser.add_argument(
+        "--slow-up-to", type=float, default=100, metavar="MB",
+        help="leave out slow codecs on larger data, default 100",
+    )  # fmt: skip
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="no memory runs")
     parser.add_argument("--cache", type=Path, default=finetune.default_cache(), metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), metavar="FOLDER")
@@ -63,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 def _measure(name: str, options: argparse.Namespace, results: Results) -> None:
     work = load_work(name, options.cache)
     chosen, missing = runners(work, options.threads, options.codec)
-    if not options.slow:
+    if not options.slow or len(work.raw) > options.slow_up_to * 1e6:
         chosen = [runner for runner in chosen if not runner.slow]
     records, failures = time_all(name, len(work.raw), chosen, options.rounds, _tell)
     results.records += records
