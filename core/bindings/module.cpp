@@ -58,7 +58,7 @@ std::vector<const uint8_t*> optional_buffers(const nb::list& list, const std::ve
       pointers.push_back(nullptr);
       continue;
     }
-    const auto b = nb::cast<Buffer>(h);
+    const auto b = nb::cast<Buffer>(h, false);  // a converted copy would be gone after this line
     if (b.size() != bytes[pointers.size()])
       throw nb::value_error((std::string(what) + " and tensor differ in size").c_str());
     pointers.push_back(b.data());
@@ -186,7 +186,7 @@ DecodeBatch prepare(const Buffer& frames, const Lengths& lengths, const nb::list
   DecodeBatch b{{}, {}, {}, {}, {}, frames.data(), lengths.data(), dtypes, digits};
   std::vector<size_t> bytes;
   for (nb::handle h : outs) {
-    const auto o = nb::cast<Output>(h);
+    const auto o = nb::cast<Output>(h, false);  // not into a converted copy
     b.outs.push_back(o.data());
     bytes.push_back(o.size());
   }
