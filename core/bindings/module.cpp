@@ -6,8 +6,10 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "limosa/batch.hpp"
 #include "limosa/crc32c.hpp"
@@ -84,49 +86,87 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> to_numpy(std::unique_ptr<T[]> data, size_
   return nb::ndarray<nb::numpy, T, nb::ndim<1>>(raw, {size}, owner);
 }
 
+// The frames of a batch, in memory that grows in place where the system can and is never touched before it is needed.
+class FrameBuffer {
+ public:
+  explicit FrameBuffer(size_t expected) { reserve(expected); }
+  ~FrameBuffer() { std::free(data_); }
+  FrameBuffer(const FrameBuffer&) = delete;
+  FrameBuffer& operator=(const FrameBuffer&) = delete;
+
+  void append(const Bytes& frame) {
+    if (capacity_ - size_ < frame.size()) reserve(std::max(capacity_ + capacity_ / 2, size_ + frame.size()));
+    std::memcpy(data_ + size_, frame.data(), frame.size());
+    size_ += frame.size();
+  }
+
+  nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> release() {
+    if (size_) reserve(size_);
+    nb::capsule owner(data_, [](void* p) noexcept { std::free(p); });
+    auto* data = std::exchange(data_, nullptr);
+    return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(data, {size_}, owner);
+  }
+
+ private:
+  void reserve(size_t capacity) {
+    auto* moved = static_cast<uint8_t*>(std::realloc(data_, std::max<size_t>(capacity, 1)));
+    if (!moved) throw std::bad_alloc();
+    data_ = moved;
+    capacity_ = capacity;
+  }
+
+  uint8_t* data_ = nullptr;
+  size_t size_ = 0, capacity_ = 0;
+};
+
+// A chunk frame (docs/format.md 2.4) in place of what `frame` held.
+void encode_frame(const ChunkInput& in, Bytes& frame, EncodeScratch& scratch) {
+  frame.assign(kFrameHeader, 0);
+  encode_chunk(in, frame, scratch);
+  const size_t size = frame.size() - kFrameHeader;
+  const uint32_t head[2] = {static_cast<uint32_t>(size), crc32c(frame.data() + kFrameHeader, size)};
+  std::memcpy(frame.data(), head, kFrameHeader);
+}
+
 nb::tuple encode_tensors(const nb::list& datas, const nb::list& bases, const std::vector<unsigned>& dtypes, int digits,
                          unsigned threads) {
   std::vector<const uint8_t*> data;
   std::vector<size_t> bytes;
+  size_t total = 0;
   for (nb::handle h : datas) {
-    const auto b = nb::cast<Buffer>(h);
+    const auto b = nb::cast<Buffer>(h, false);  // a conversion would be a temporary
     data.push_back(b.data());
     bytes.push_back(b.size());
+    total += b.size();
   }
   check_dtypes(dtypes, bytes);
   check_digits(digits);
   const auto base = optional_buffers(bases, bytes, "base");
   const auto chunks = split_chunks(bytes, dtypes);
-  std::unique_ptr<uint8_t[]> frames;
   std::unique_ptr<uint32_t[]> lengths(new uint32_t[std::max<size_t>(chunks.size(), 1)]);
-  size_t total = 0;
+  FrameBuffer frames(total);
   {
     nb::gil_scoped_release release;
-    std::vector<Bytes> payloads(chunks.size());
+    // In groups, so that a few buffers, used again and again, hold what waits for its place.
+    const size_t group = size_t{16} * std::max(1u, threads);
+    std::vector<Bytes> waiting(std::min(group, chunks.size()));
     std::vector<EncodeScratch> scratch(std::max(1u, threads));
-    run_parallel(chunks.size(), threads, [&](unsigned worker, size_t i) {
-      const Chunk& c = chunks[i];
-      const size_t offset = c.first * kDtypes[dtypes[c.tensor]].unit_bytes();
-      encode_chunk({data[c.tensor] + offset, base[c.tensor] ? base[c.tensor] + offset : nullptr, c.n, dtypes[c.tensor],
-                    digits},
-                   payloads[i], scratch[worker]);
-      payloads[i].shrink_to_fit();
-    });
-    for (size_t i = 0; i < chunks.size(); ++i) {
-      lengths[i] = static_cast<uint32_t>(payloads[i].size());
-      total += kFrameHeader + payloads[i].size();
-    }
-    frames.reset(new uint8_t[std::max<size_t>(total, 1)]);
-    size_t at = 0;
-    for (Bytes& p : payloads) {
-      const uint32_t head[2] = {static_cast<uint32_t>(p.size()), crc32c(p.data(), p.size())};
-      std::memcpy(frames.get() + at, head, kFrameHeader);
-      std::memcpy(frames.get() + at + kFrameHeader, p.data(), p.size());
-      at += kFrameHeader + p.size();
-      Bytes().swap(p);
+    for (size_t first = 0; first < chunks.size(); first += group) {
+      const size_t count = std::min(group, chunks.size() - first);
+      run_parallel(count, threads, [&](unsigned worker, size_t i) {
+        const Chunk& c = chunks[first + i];
+        const size_t offset = c.first * kDtypes[dtypes[c.tensor]].unit_bytes();
+        encode_frame({data[c.tensor] + offset, base[c.tensor] ? base[c.tensor] + offset : nullptr, c.n,
+                      dtypes[c.tensor], digits},
+                     waiting[i], scratch[worker]);
+      });
+      for (size_t i = 0; i < count; ++i) {
+        lengths[first + i] = static_cast<uint32_t>(waiting[i].size() - kFrameHeader);
+        frames.append(waiting[i]);
+      }
     }
   }
-  return nb::make_tuple(to_numpy(std::move(frames), total), to_numpy(std::move(lengths), chunks.size()));
+  return nb::make_tuple(frames.release(), to_numpy(std::move(lengths), chunks.size()));
 }
 
 // Where each frame's payload lies; checks that the frames fill the buffer exactly and that the heads agree.

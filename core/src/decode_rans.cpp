@@ -35,7 +35,6 @@ void read_table(Reader& r, unsigned log2_total, bool single, DecodeEntry* table)
     sum += f;
   }
   if (sum != total) r.corrupt("frequencies sum to " + std::to_string(sum) + ", not " + std::to_string(total));
-  if (buffer != 0) r.corrupt("frequency table: padding is not zero");
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "limosa/kernels.hpp"
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -84,7 +85,7 @@ const Available& available() {
   return a;
 }
 
-const Kernels* chosen = nullptr;
+std::atomic<const Kernels*> chosen{nullptr};
 
 }  // namespace
 
@@ -104,12 +105,14 @@ bool select_kernels(const char* name) {
 const char* const* kernel_names() { return available().names; }
 
 const Kernels& kernels() {
-  if (!chosen) {
+  const Kernels* k = chosen.load(std::memory_order_relaxed);
+  if (!k) {
     const char* wish = std::getenv("LIMOSA_SIMD");
-    const Kernels* k = wish ? find_kernels(wish) : nullptr;
-    chosen = k ? k : available().tables[available().count - 1];
+    k = wish ? find_kernels(wish) : nullptr;
+    if (!k) k = available().tables[available().count - 1];
+    chosen.store(k, std::memory_order_relaxed);
   }
-  return *chosen;
+  return *k;
 }
 
 }  // namespace limosa
