@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in names:
         _measure(name, options, results)
     if options.memory:
+        _write(results, options.out, options.name)  # speeds take long: keep them whatever follows
         _measure_memory(results)
     _write(results, options.out, options.name)
     _print_verdicts(results)

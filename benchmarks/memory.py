@@ -27,7 +27,9 @@ if source:
     read = subprocess.Popen(["cat", source], stdout=subprocess.PIPE)
     write = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=open(sink, "wb"))
 child = subprocess.Popen(
-    command, stdin=read.stdout if read else None, stdout=write.stdin if write else None
+    command,
+    stdin=read.stdout if read else None,
+    stdout=write.stdin if write else subprocess.DEVNULL,
 )
 _, status, usage = os.wait4(child.pid, 0)
 if write:
