@@ -79,7 +79,7 @@ def _limosa_runners(work: Work, threads: int, missing: dict[str, str]) -> list[R
         missing["limosa"] = str(error)
         return []
 
-    def runner(codec: str, base: State | None) -> Runner:
+    def runner(codec: str, base: object) -> Runner:
         return Runner(
             codec, threads, False, True,
             prepare=lambda: work.state,
@@ -89,7 +89,12 @@ def _limosa_runners(work: Work, threads: int, missing: dict[str, str]) -> list[R
         )  # fmt: skip
 
     whole = [runner(LIMOSA, None)]
-    return whole if work.base is None else [*whole, runner(LIMOSA_DIFF, work.base)]
+    if work.base is None:
+        return whole
+    # A receiver that follows a model has its base open, digest and all; one that starts has to
+    # compute the digest first, and so the second runner opens the base anew each time.
+    held = limosa.open_base(work.base, threads=threads)
+    return [*whole, runner(LIMOSA_DIFF, held), runner(f"{LIMOSA_DIFF}, base opened", work.base)]
 
 
 def _same_state(left: State, right: State) -> bool:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from limosa.codec.config import Digits as Digits
     from limosa.codec.config import Lossless as Lossless
     from limosa.codec.inspect import inspect as inspect
+    from limosa.codec.opening import open_base as open_base
     from limosa.errors import BaseMismatchError as BaseMismatchError
     from limosa.errors import ChecksumError as ChecksumError
     from limosa.errors import ConfigError as ConfigError
@@ -56,6 +57,7 @@ _HOMES = {
     "limosa.codec.base": ("Base",),
     "limosa.codec.config": ("Digits", "Lossless"),
     "limosa.codec.inspect": ("inspect",),
+    "limosa.codec.opening": ("open_base",),
     "limosa.errors": (
         "BaseMismatchError",
         "ChecksumError",
@@ -95,6 +97,7 @@ __all__ = [
     "inspect",
     "load",
     "load_file",
+    "open_base",
     "open_file",
     "save",
     "save_file",

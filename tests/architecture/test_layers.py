@@ -37,7 +37,7 @@ def test_only_the_binding_sees_python(repository: Path):
 def test_core_decoders_and_encoders_do_not_include_each_other(
     repository: Path, room: str, neighbour: str
 ):
-    for path in (repository / "core").rglob(f"{room}_*"):
+    for path in (repository / "core").rglob(f"{room}_*.*pp"):
         found = [name for name in included(path) if Path(name).name.startswith(neighbour)]
         assert not found, f"{path.name} includes {found}"
 

@@ -24,6 +24,7 @@ PUBLIC = [
     "inspect",
     "load",
     "load_file",
+    "open_base",
     "open_file",
     "save",
     "save_file",
