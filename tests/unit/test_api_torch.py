@@ -40,6 +40,15 @@ def assert_equal(found, expected):
         assert same(found[name], tensor), name
 
 
+def test_deterministic_algorithms_may_be_on(tmp_path):
+    model = every_dtype()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert_equal(lt.load(lt.save(model)), model)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_every_dtype(tmp_path):
     model, path = every_dtype(), tmp_path / "m.limosa"
     lt.save_file(model, path, {"format": "pt"})

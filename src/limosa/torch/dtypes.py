@@ -87,7 +87,8 @@ def allocate(spec: TensorSpec) -> torch.Tensor:
             allowed=", ".join(TORCH_DTYPES),
             remedy="use limosa.load, or a later torch",
         )
-    return torch.empty(torch_shape(spec), dtype=dtype)
+    # Through bytes: with deterministic algorithms on, torch fills new memory and cannot for F4.
+    return torch.empty(spec.nbytes, dtype=torch.uint8).view(dtype).reshape(torch_shape(spec))
 
 
 def torch_shape(spec: TensorSpec) -> tuple[int, ...]:
