@@ -147,24 +147,30 @@ nb::tuple encode_tensors(const nb::list& datas, const nb::list& bases, const std
   FrameBuffer frames(total);
   {
     nb::gil_scoped_release release;
-    // In groups, so that a few buffers, used again and again, hold what waits for its place.
-    const size_t group = size_t{16} * std::max(1u, threads);
-    std::vector<Bytes> waiting(std::min(group, chunks.size()));
-    std::vector<EncodeScratch> scratch(std::max(1u, threads));
-    for (size_t first = 0; first < chunks.size(); first += group) {
-      const size_t count = std::min(group, chunks.size() - first);
-      run_parallel(count, threads, [&](unsigned worker, size_t i) {
-        const Chunk& c = chunks[first + i];
+    // One frame waits for its place in each thread, in a buffer that is used again and again.
+    struct Worker {
+      EncodeScratch scratch;
+      Bytes frame;
+    };
+    std::vector<Worker> workers(std::max(1u, threads));
+    Turnstile turnstile;
+    run_parallel(chunks.size(), threads, [&](unsigned number, size_t i) {
+      Worker& worker = workers[number];
+      try {
+        const Chunk& c = chunks[i];
         const size_t offset = c.first * kDtypes[dtypes[c.tensor]].unit_bytes();
-        encode_frame({data[c.tensor] + offset, base[c.tensor] ? base[c.tensor] + offset : nullptr, c.n,
-                      dtypes[c.tensor], digits},
-                     waiting[i], scratch[worker]);
-      });
-      for (size_t i = 0; i < count; ++i) {
-        lengths[first + i] = static_cast<uint32_t>(waiting[i].size() - kFrameHeader);
-        frames.append(waiting[i]);
+        encode_frame({data[c.tensor] + offset, base[c.tensor] ? base[c.tensor] + offset : nullptr, c.n, dtypes[c.tensor],
+                      digits},
+                     worker.frame, worker.scratch);
+        turnstile.pass(i, [&] {
+          lengths[i] = static_cast<uint32_t>(worker.frame.size() - kFrameHeader);
+          frames.append(worker.frame);
+        });
+      } catch (...) {
+        turnstile.open();
+        throw;
       }
-    }
+    });
   }
   return nb::make_tuple(frames.release(), to_numpy(std::move(lengths), chunks.size()));
 }

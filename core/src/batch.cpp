@@ -38,4 +38,19 @@ void run_parallel(size_t count, unsigned threads, const std::function<void(unsig
   if (error) std::rethrow_exception(error);
 }
 
+void Turnstile::pass(size_t number, const std::function<void()>& job) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  changed_.wait(lock, [&] { return open_ || next_ == number; });
+  if (open_) return;
+  job();
+  ++next_;
+  changed_.notify_all();
+}
+
+void Turnstile::open() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  open_ = true;
+  changed_.notify_all();
+}
+
 }  // namespace limosa
