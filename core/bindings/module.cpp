@@ -5,6 +5,10 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -89,7 +93,16 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> to_numpy(std::unique_ptr<T[]> data, size_
 // The frames of a batch, in memory that grows in place where the system can and is never touched before it is needed.
 class FrameBuffer {
  public:
-  explicit FrameBuffer(size_t expected) { reserve(expected); }
+  explicit FrameBuffer(size_t expected) {
+    reserve(expected);
+#if defined(__linux__)
+    // Fresh pages cost more than what is written to them; huge ones come 512 at a time.
+    constexpr size_t huge = size_t{2} << 20;
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(data_) + huge - 1) & ~uintptr_t{huge - 1};
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(data_) + capacity_) & ~uintptr_t{huge - 1};
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+  }
   ~FrameBuffer() { std::free(data_); }
   FrameBuffer(const FrameBuffer&) = delete;
   FrameBuffer& operator=(const FrameBuffer&) = delete;
