@@ -11,7 +11,6 @@ import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,19 +78,29 @@ class TensorSpec:
     dtype: str
     shape: tuple[int, ...]
 
-    # Both are asked for many times by each layer, and a small model has a thousand tensors.
-    @cached_property
+    # Each layer asks for both many times, and a small model has a thousand tensors: they are kept,
+    # and not by cached_property, whose lock costs more than the product.
+    @property
     def elements(self) -> int:
         """The product of the shape; 1 for a 0-d tensor."""
-        return math.prod(self.shape)
+        kept: int | None = self.__dict__.get("_elements")
+        if kept is None:
+            kept = self.__dict__["_elements"] = math.prod(self.shape)
+        return kept
 
-    @cached_property
+    @property
     def nbytes(self) -> int:
         """Bytes of the data.
 
         Raises:
             CorruptError: the dtype is unknown, or packed elements do not fill whole bytes.
         """
+        kept: int | None = self.__dict__.get("_nbytes")
+        if kept is None:
+            kept = self.__dict__["_nbytes"] = self._count_bytes()
+        return kept
+
+    def _count_bytes(self) -> int:
         bits = dtype_of(self.dtype).bits * self.elements
         if bits % 8:
             raise CorruptError(
