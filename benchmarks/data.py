@@ -77,7 +77,8 @@ def package_file(package: str, *parts: str) -> Path:
 
 
 def _cast_array(array: np.ndarray, target: np.dtype) -> np.ndarray:
-    return array.astype(target) if is_float(array) else array
+    # In C order, as in a file: some packages store convolutions in another.
+    return np.ascontiguousarray(array.astype(target) if is_float(array) else array)
 
 
 def _load_minilm() -> State:

@@ -41,11 +41,13 @@ def _row(model: str, dtype: str, rounds: int) -> str:
     datas = [tensor.data for tensor in tensors]
     codes = [CODES[tensor.dtype] for tensor in tensors]
     none = [None] * len(datas)
-    frames, lengths = _core.encode_tensors(datas, none, codes)
+    out = _core.OutputBuffer()
+    lengths = _core.encode_tensors(datas, none, codes, out=out)
+    frames = out.take()
     outs = [np.empty_like(data) for data in datas]
     whole = limosa.save(state, threads=1)
     jobs: list[Callable[[], object]] = [
-        lambda: _core.encode_tensors(datas, none, codes),
+        lambda: _core.encode_tensors(datas, none, codes, out=_core.OutputBuffer()),
         lambda: [tensor_digest(t.dtype, t.shape, t.data) for t in tensors],
         lambda: limosa.save(state, threads=1),
         lambda: _core.decode_tensors(frames, lengths, outs, none, codes, none),

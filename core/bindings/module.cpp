@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <stdexcept>
 #include <utility>
 
 #include "limosa/batch.hpp"
@@ -90,45 +91,66 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> to_numpy(std::unique_ptr<T[]> data, size_
   return nb::ndarray<nb::numpy, T, nb::ndim<1>>(raw, {size}, owner);
 }
 
-// The frames of a batch, in memory that grows in place where the system can and is never touched before it is needed.
-class FrameBuffer {
+// What an encoder has written so far: a `bytes` object that grows, so that handing it out copies nothing.
+class OutputBuffer {
  public:
-  explicit FrameBuffer(size_t expected) {
-    reserve(expected);
-#if defined(__linux__)
-    // Fresh pages cost more than what is written to them; huge ones come 512 at a time.
-    constexpr size_t huge = size_t{2} << 20;
-    const uintptr_t begin = (reinterpret_cast<uintptr_t>(data_) + huge - 1) & ~uintptr_t{huge - 1};
-    const uintptr_t end = (reinterpret_cast<uintptr_t>(data_) + capacity_) & ~uintptr_t{huge - 1};
-    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
-  }
-  ~FrameBuffer() { std::free(data_); }
-  FrameBuffer(const FrameBuffer&) = delete;
-  FrameBuffer& operator=(const FrameBuffer&) = delete;
+  OutputBuffer() = default;
+  ~OutputBuffer() { Py_XDECREF(bytes_); }
+  OutputBuffer(const OutputBuffer&) = delete;
+  OutputBuffer& operator=(const OutputBuffer&) = delete;
 
-  void append(const Bytes& frame) {
-    if (capacity_ - size_ < frame.size()) reserve(std::max(capacity_ + capacity_ / 2, size_ + frame.size()));
-    std::memcpy(data_ + size_, frame.data(), frame.size());
-    size_ += frame.size();
+  size_t size() const { return size_; }
+
+  // Room for `more` bytes behind what is there. Pages are not touched before something is written to them.
+  uint8_t* reserve(size_t more) {
+    if (capacity_ - size_ < more) grow(std::max(size_ + more, capacity_ + capacity_ / 2));
+    return data() + size_;
   }
 
-  nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> release() {
-    if (size_) reserve(size_);
-    nb::capsule owner(data_, [](void* p) noexcept { std::free(p); });
-    auto* data = std::exchange(data_, nullptr);
-    return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(data, {size_}, owner);
+  void advance(size_t count) { size_ += count; }
+
+  void append(const Buffer& part) {
+    std::memcpy(reserve(part.size()), part.data(), part.size());
+    advance(part.size());
+  }
+
+  // A copy of the bytes from `start` on.
+  nb::bytes tail(size_t start) const {
+    if (start > size_) throw nb::value_error("start beyond the end");
+    return nb::bytes(bytes_ ? PyBytes_AS_STRING(bytes_) + start : "", size_ - start);
+  }
+
+  // All that was written; the buffer is empty afterwards.
+  nb::object take() {
+    if (!bytes_) return nb::bytes("", 0);
+    PyObject* whole = std::exchange(bytes_, nullptr);
+    const size_t size = std::exchange(size_, 0);
+    capacity_ = 0;
+    if (_PyBytes_Resize(&whole, static_cast<Py_ssize_t>(size)) < 0) throw nb::python_error();
+    return nb::steal(whole);
   }
 
  private:
-  void reserve(size_t capacity) {
-    auto* moved = static_cast<uint8_t*>(std::realloc(data_, std::max<size_t>(capacity, 1)));
-    if (!moved) throw std::bad_alloc();
-    data_ = moved;
+  uint8_t* data() const { return reinterpret_cast<uint8_t*>(PyBytes_AS_STRING(bytes_)); }
+
+  void grow(size_t capacity) {
+    if (!bytes_) bytes_ = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(capacity));
+    else _PyBytes_Resize(&bytes_, static_cast<Py_ssize_t>(capacity));
+    if (!bytes_) {
+      size_ = capacity_ = 0;
+      throw nb::python_error();
+    }
     capacity_ = capacity;
+#if defined(__linux__)
+    // Fresh pages cost more than what is written to them; huge ones come 512 at a time.
+    constexpr size_t huge = size_t{2} << 20;
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(data()) + size_ + huge - 1) & ~uintptr_t{huge - 1};
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(data()) + capacity_) & ~uintptr_t{huge - 1};
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
   }
 
-  uint8_t* data_ = nullptr;
+  PyObject* bytes_ = nullptr;
   size_t size_ = 0, capacity_ = 0;
 };
 
@@ -141,51 +163,59 @@ void encode_frame(const ChunkInput& in, Bytes& frame, EncodeScratch& scratch) {
   std::memcpy(frame.data(), head, kFrameHeader);
 }
 
-nb::tuple encode_tensors(const nb::list& datas, const nb::list& bases, const std::vector<unsigned>& dtypes, int digits,
-                         unsigned threads) {
+// No frame is longer: what does not get smaller is stored raw.
+size_t frame_bound(const Chunk& c, const std::vector<unsigned>& dtypes) {
+  const size_t bytes = c.n * kDtypes[dtypes[c.tensor]].unit_bytes();
+  return kFrameHeader + bytes + bytes / 8 + 1024;
+}
+
+// Appends the frames to `out` and returns the lengths of their payloads.
+nb::object encode_tensors(const nb::list& datas, const nb::list& bases, const std::vector<unsigned>& dtypes, int digits,
+                          unsigned threads, OutputBuffer& out) {
   std::vector<const uint8_t*> data;
   std::vector<size_t> bytes;
-  size_t total = 0;
   for (nb::handle h : datas) {
     const auto b = nb::cast<Buffer>(h, false);  // a conversion would be a temporary
     data.push_back(b.data());
     bytes.push_back(b.size());
-    total += b.size();
   }
   check_dtypes(dtypes, bytes);
   check_digits(digits);
   const auto base = optional_buffers(bases, bytes, "base");
   const auto chunks = split_chunks(bytes, dtypes);
   std::unique_ptr<uint32_t[]> lengths(new uint32_t[std::max<size_t>(chunks.size(), 1)]);
-  FrameBuffer frames(total);
+  size_t room = 0, used = 0;
+  for (const Chunk& c : chunks) room += frame_bound(c, dtypes);
+  uint8_t* const to = out.reserve(room);
   {
     nb::gil_scoped_release release;
-    // One frame waits for its place in each thread, in a buffer that is used again and again.
     struct Worker {
       EncodeScratch scratch;
       Bytes frame;
     };
     std::vector<Worker> workers(std::max(1u, threads));
-    Turnstile turnstile;
+    FrameQueue queue(2 * workers.size(), [&](size_t i, size_t size) {
+      lengths[i] = static_cast<uint32_t>(size - kFrameHeader);
+      return to + std::exchange(used, used + size);
+    });
     run_parallel(chunks.size(), threads, [&](unsigned number, size_t i) {
       Worker& worker = workers[number];
+      const Chunk& c = chunks[i];
       try {
-        const Chunk& c = chunks[i];
         const size_t offset = c.first * kDtypes[dtypes[c.tensor]].unit_bytes();
         encode_frame({data[c.tensor] + offset, base[c.tensor] ? base[c.tensor] + offset : nullptr, c.n, dtypes[c.tensor],
                       digits},
                      worker.frame, worker.scratch);
-        turnstile.pass(i, [&] {
-          lengths[i] = static_cast<uint32_t>(worker.frame.size() - kFrameHeader);
-          frames.append(worker.frame);
-        });
+        if (worker.frame.size() > frame_bound(c, dtypes)) throw std::length_error("a frame is longer than its bound");
+        queue.put(i, worker.frame);
       } catch (...) {
-        turnstile.open();
+        queue.open();
         throw;
       }
     });
   }
-  return nb::make_tuple(frames.release(), to_numpy(std::move(lengths), chunks.size()));
+  out.advance(used);
+  return nb::cast(to_numpy(std::move(lengths), chunks.size()));
 }
 
 // Where each frame's payload lies; checks that the frames fill the buffer exactly and that the heads agree.
@@ -309,8 +339,14 @@ NB_MODULE(_core, m) {
       PyErr_SetObject(core_error, args.ptr());
     }
   });
+  nb::class_<OutputBuffer>(m, "OutputBuffer")
+      .def(nb::init<>())
+      .def("__len__", &OutputBuffer::size)
+      .def("append", &OutputBuffer::append, "part"_a)
+      .def("tail", &OutputBuffer::tail, "start"_a)
+      .def("take", &OutputBuffer::take);
   m.def("encode_tensors", &encode_tensors, "datas"_a, "bases"_a, "dtypes"_a, nb::kw_only(), "digits"_a = -1,
-        "threads"_a = 1);
+        "threads"_a = 1, "out"_a);
   m.def("decode_tensors", &decode_tensors, "frames"_a, "payload_lengths"_a, "outs"_a, "bases"_a, "dtypes"_a, "copies"_a,
         nb::kw_only(), "digits"_a = -1, "threads"_a = 1);
   m.def("inspect_tensors", &inspect_tensors, "frames"_a, "payload_lengths"_a, "outs"_a, "bases"_a, "dtypes"_a, "copies"_a,

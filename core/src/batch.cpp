@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -38,16 +39,35 @@ void run_parallel(size_t count, unsigned threads, const std::function<void(unsig
   if (error) std::rethrow_exception(error);
 }
 
-void Turnstile::pass(size_t number, const std::function<void()>& job) {
-  std::unique_lock<std::mutex> lock(mutex_);
-  changed_.wait(lock, [&] { return open_ || next_ == number; });
-  if (open_) return;
-  job();
-  ++next_;
-  changed_.notify_all();
+void FrameQueue::put(size_t number, Bytes& frame) {
+  std::vector<std::pair<uint8_t*, Bytes>> placed;
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (number != next_ && parked_.size() < most_) {
+      parked_[number].swap(frame);
+      if (!spare_.empty()) {
+        frame.swap(spare_.back());
+        spare_.pop_back();
+      }
+      return;
+    }
+    changed_.wait(lock, [&] { return open_ || next_ == number; });
+    if (open_) return;
+    placed.emplace_back(place_(next_++, frame.size()), std::move(frame));
+    for (auto it = parked_.begin(); it != parked_.end() && it->first == next_; it = parked_.erase(it)) {
+      placed.emplace_back(place_(next_, it->second.size()), std::move(it->second));
+      ++next_;
+    }
+    changed_.notify_all();
+  }
+  // Places do not overlap, so threads copy side by side.
+  for (const auto& [to, bytes] : placed) std::memcpy(to, bytes.data(), bytes.size());
+  frame.swap(placed[0].second);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (size_t i = 1; i < placed.size(); ++i) spare_.push_back(std::move(placed[i].second));
 }
 
-void Turnstile::open() {
+void FrameQueue::open() {
   const std::lock_guard<std::mutex> lock(mutex_);
   open_ = true;
   changed_.notify_all();

@@ -15,6 +15,15 @@ class CoreError(Exception):
     args: tuple[Any, ...]
 
 def crc32c(data: _Buffer, value: int = 0) -> int: ...
+
+class OutputBuffer:
+    """What an encoder has written so far; handing it out copies nothing."""
+
+    def __len__(self) -> int: ...
+    def append(self, part: _Buffer) -> None: ...
+    def tail(self, start: int) -> bytes: ...
+    def take(self) -> bytes: ...
+
 def encode_tensors(
     datas: Sequence[_Bytes],
     bases: Sequence[_Bytes | None],
@@ -22,7 +31,8 @@ def encode_tensors(
     *,
     digits: int,
     threads: int,
-) -> tuple[_Bytes, NDArray[np.uint32]]: ...
+    out: OutputBuffer,
+) -> NDArray[np.uint32]: ...
 def decode_tensors(
     frames: _Buffer,
     payload_lengths: NDArray[np.uint32],

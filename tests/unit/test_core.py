@@ -19,7 +19,9 @@ def weights(n: int, seed: int = 0) -> np.ndarray:
 
 def encode(datas, dtypes, bases=None, digits=-1, threads=1):
     bases = bases or [None] * len(datas)
-    return _core.encode_tensors(datas, bases, dtypes, digits=digits, threads=threads)
+    out = _core.OutputBuffer()
+    lengths = _core.encode_tensors(datas, bases, dtypes, digits=digits, threads=threads, out=out)
+    return np.frombuffer(out.take(), np.uint8).copy(), lengths
 
 
 def decode(frames, lengths, sizes, dtypes, bases=None, copies=None, digits=-1, threads=1):

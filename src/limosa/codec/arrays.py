@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from limosa.codec.config import Quality
 from limosa.codec.decoder import Reader
-from limosa.codec.encoder import EncodeResult, encode
+from limosa.codec.encoder import EncodeResult, encode, encode_to_bytes
 from limosa.codec.inputs import Input
 from limosa.codec.opening import BaseLike, Path, open_base
 from limosa.codec.tensor_file import TensorFile
@@ -159,15 +159,8 @@ def save_tensors(
 ) -> bytes:
     """Encode tensors into bytes."""
     held = None if base is None else open_base(base, threads=threads)
-    parts: list[bytes | memoryview] = []
-    encode(
-        bundle_from_tensors(tensors, metadata),
-        parts.append,
-        base=held,
-        quality=quality,
-        threads=threads,
-    )
-    return b"".join(parts)
+    bundle = bundle_from_tensors(tensors, metadata)
+    return encode_to_bytes(bundle, base=held, quality=quality, threads=threads)
 
 
 def save_tensors_file(

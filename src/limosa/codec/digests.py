@@ -28,5 +28,23 @@ def digests_of(tensors: Sequence[tuple[TensorSpec, Bytes]], threads: int) -> lis
     large = sum(data.nbytes >= _WORTH_A_THREAD for _, data in tensors)
     if threads == 1 or large < 2 * threads:
         return [digest_of(spec, data, threads) for spec, data in tensors]
+    digests = [b""] * len(tensors)
+
+    def run(share: Sequence[int]) -> None:
+        for number in share:
+            digests[number] = digest_of(*tensors[number])
+
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda pair: digest_of(*pair), tensors, chunksize=1))
+        list(pool.map(run, _shares([data.nbytes for _, data in tensors], threads)))
+    return digests
+
+
+def _shares(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """The numbers of *sizes* in *count* parts of about the same sum."""
+    shares: list[list[int]] = [[] for _ in range(count)]
+    sums = [0] * count
+    for number in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
+        least = sums.index(min(sums))
+        shares[least].append(number)
+        sums[least] += sizes[number]
+    return shares

@@ -34,8 +34,8 @@ from limosa.errors import ConfigError
 from limosa.files.bundle import Bundle
 from limosa.tensors import Bytes, TensorSpec, state_digest
 
-# Frames as bytes, and the lengths of their payloads.
-_Coded = tuple[Bytes | bytes, NDArray[np.uint32]]
+# For a result that is kept whole anyway: longer runs for the threads.
+_WHOLE_BATCH_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class EncodeResult:
 
 def encode(
     bundle: Bundle,
-    sink: Callable[[bytes | memoryview], object],
+    sink: Callable[[bytes], object],
     *,
     base: Base | None = None,
     quality: Quality | None = None,
@@ -81,14 +81,33 @@ def encode(
     >>> encode(bundle_from_tensors({}), parts.append).bytes_in
     0
     """
-    return _Encoding(bundle, sink, base, quality or Lossless(), thread_count(threads)).run(progress)
+    encoding = _Encoding(bundle, sink, base, quality or Lossless(), thread_count(threads))
+    return encoding.run(BATCH_BYTES, progress)
+
+
+def encode_to_bytes(
+    bundle: Bundle,
+    *,
+    base: Base | None = None,
+    quality: Quality | None = None,
+    threads: int | None = None,
+) -> bytes:
+    """Encode *bundle*, which is in memory, into one piece; see :func:`encode`.
+
+    >>> from limosa.files import bundle_from_tensors
+    >>> len(encode_to_bytes(bundle_from_tensors({})))
+    80
+    """
+    encoding = _Encoding(bundle, None, base, quality or Lossless(), thread_count(threads))
+    encoding.run(_WHOLE_BATCH_BYTES, None)
+    return encoding.out.take()
 
 
 class _Encoding:
     def __init__(
         self,
         bundle: Bundle,
-        sink: Callable[[bytes | memoryview], object],
+        sink: Callable[[bytes], object] | None,
         base: Base | None,
         quality: Quality,
         threads: int,
@@ -100,7 +119,9 @@ class _Encoding:
         self._base = base
         self._quality = quality
         self._threads = threads
-        self._written = 0
+        # What the sink was not given yet; everything, if there is none.
+        self.out = _core.OutputBuffer()
+        self._given = 0
         self._digests: list[bytes] = []
         self._lengths: list[NDArray[np.uint32]] = []
         self._plan: Plan = make_plan(bundle, base, quality, threads)
@@ -115,12 +136,12 @@ class _Encoding:
             kept=self._plan.kept,
         )
 
-    def run(self, progress: Callable[[int], None] | None) -> EncodeResult:
-        self._write(write_header(self._layout))
+    def run(self, batch_bytes: int, progress: Callable[[int], None] | None) -> EncodeResult:
+        self.out.append(write_header(self._layout))
         batch: list[tuple[TensorSpec, Bytes]] = []
         held = total = 0
         for spec, data in self._bundle:
-            if batch and (held + data.nbytes > BATCH_BYTES or len(batch) >= BATCH_TENSORS):
+            if batch and (held + data.nbytes > batch_bytes or len(batch) >= BATCH_TENSORS):
                 self._flush(batch, progress, held)
                 held = 0
             batch.append((spec, data))
@@ -128,7 +149,17 @@ class _Encoding:
             total += data.nbytes
         self._flush(batch, progress, held)
         digest = self._write_index()
+        self._give()
         return EncodeResult(total, self._written, digest)
+
+    @property
+    def _written(self) -> int:
+        return self._given + len(self.out)
+
+    def _give(self) -> None:
+        if self._sink is not None:
+            self._given += len(self.out)
+            self._sink(self.out.take())
 
     def _write_index(self) -> bytes:
         names = [spec.name for spec in self._layout.specs]
@@ -136,7 +167,7 @@ class _Encoding:
         lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.uint32)
         counts = [chunk_count(spec) for spec in self._layout.specs]
         index = Index(lengths, tuple(self._digests), state)
-        self._write(write_index(index, counts, self._written))
+        self.out.append(write_index(index, counts, self._written))
         return state
 
     def _flush(
@@ -153,14 +184,15 @@ class _Encoding:
         for start, end, source in _runs(len(batch), copies):
             run = batch[start:end]
             if source is not None:
-                self._put(_copy_frames(run[0][0], source))
+                self._lengths.append(_put_copy(self.out, run[0][0], source))
                 self._digests.append(self._digests[source])
             elif isinstance(self._quality, Digits):
                 self._encode_lossy(first + start, run, digests[start:end])
             else:
-                self._put(self._encode_run(run, self._base_data(first + start, run)))
+                self._encode_run(run, self._base_data(first + start, run))
                 self._digests += digests[start:end]
         batch.clear()
+        self._give()
         if progress is not None:
             progress(held)
 
@@ -192,14 +224,16 @@ class _Encoding:
 
     def _encode_run(
         self, run: Sequence[tuple[TensorSpec, Bytes]], bases: list[Bytes | None]
-    ) -> _Coded:
-        return _core.encode_tensors(
+    ) -> None:
+        lengths = _core.encode_tensors(
             [data for _, data in run],
             bases,
             [core_dtype(spec.dtype) for spec, _ in run],
             digits=self._layout.digits,
             threads=self._threads,
+            out=self.out,
         )
+        self._lengths.append(lengths)
 
     def _encode_lossy(
         self, first: int, run: Sequence[tuple[TensorSpec, Bytes]], digests: Sequence[bytes]
@@ -210,45 +244,37 @@ class _Encoding:
         for lossy, group in groupby(run, lambda pair: pair[0].dtype in FLOAT_DTYPES):
             part = list(group)
             end = start + len(part)
-            coded = self._encode_part(part, bases[start:end], lossy)
+            begin = len(self.out)
+            self._encode_part(part, bases[start:end], lossy)
             if lossy:
-                decoded = self._decode(first + start, part, bases[start:end], coded)
+                decoded = self._decode(first + start, part, bases[start:end], begin)
                 self._digests += digests_of(decoded, self._threads)
             else:
                 self._digests += digests[start:end]
-            self._put(coded)
             start = end
 
     def _encode_part(
         self, run: Sequence[tuple[TensorSpec, Bytes]], bases: list[Bytes | None], lossy: bool
-    ) -> _Coded:
+    ) -> None:
         if lossy and isinstance(self._quality, Digits) and self._quality.coder == "lzma":
-            return _lzma_frames(run, bases, self._quality.p)
-        return self._encode_run(run, bases)
+            self._lengths.append(_put_lzma(self.out, run, bases, self._quality.p))
+        else:
+            self._encode_run(run, bases)
 
     def _decode(
         self,
         first: int,
         run: Sequence[tuple[TensorSpec, Bytes]],
         bases: Sequence[Bytes | None],
-        coded: _Coded,
+        begin: int,
     ) -> list[tuple[TensorSpec, Bytes]]:
-        frames, lengths = coded
+        """What decoding the frames from *begin* on in the buffer gives."""
+        frames = np.frombuffer(self.out.tail(begin), np.uint8)
         outs = [np.empty(data.nbytes, np.uint8) for _, data in run]
         pieces = [Piece(first + i, spec, outs[i], bases[i]) for i, (spec, _) in enumerate(run)]
-        held = Frames(np.frombuffer(frames, np.uint8), lengths, self._written)
+        held = Frames(frames, self._lengths[-1], self._given + begin)
         decode_pieces(self._layout, pieces, held, _no_source, set(), self._threads)
         return [(spec, out) for (spec, _), out in zip(run, outs, strict=True)]
-
-    def _put(self, coded: _Coded) -> None:
-        frames, lengths = coded
-        self._lengths.append(lengths)
-        self._write(frames if isinstance(frames, bytes) else frames.data)
-
-    def _write(self, piece: bytes | memoryview) -> None:
-        if len(piece):
-            self._sink(piece)
-            self._written += len(piece)
 
 
 def _runs(size: int, copies: dict[int, int]) -> list[tuple[int, int, int | None]]:
@@ -265,17 +291,20 @@ def _runs(size: int, copies: dict[int, int]) -> list[tuple[int, int, int | None]
     return runs
 
 
-def _copy_frames(spec: TensorSpec, source: int) -> _Coded:
+def _put_copy(out: _core.OutputBuffer, spec: TensorSpec, source: int) -> NDArray[np.uint32]:
     payload = bytearray([MODE_TENSOR_COPY, 0])
     put_varint(payload, source)
     count = chunk_count(spec)
-    return _frame(bytes(payload)) * count, np.full(count, len(payload), np.uint32)
+    out.append(_frame(bytes(payload)) * count)
+    return np.full(count, len(payload), np.uint32)
 
 
-def _lzma_frames(
-    run: Sequence[tuple[TensorSpec, Bytes]], bases: Sequence[Bytes | None], digits: int
-) -> _Coded:
-    frames = bytearray()
+def _put_lzma(
+    out: _core.OutputBuffer,
+    run: Sequence[tuple[TensorSpec, Bytes]],
+    bases: Sequence[Bytes | None],
+    digits: int,
+) -> NDArray[np.uint32]:
     lengths = []
     for (spec, data), base in zip(run, bases, strict=True):
         size = CHUNK_UNITS * UNIT_BYTES[spec.dtype]
@@ -284,9 +313,9 @@ def _lzma_frames(
             payload = encode_payload(
                 data[part], None if base is None else base[part], spec.dtype, digits
             )
-            frames += _frame(payload)
+            out.append(_frame(payload))
             lengths.append(len(payload))
-    return bytes(frames), np.array(lengths, np.uint32)
+    return np.array(lengths, np.uint32)
 
 
 def _frame(payload: bytes) -> bytes:

@@ -84,7 +84,7 @@ def choose_base(
 
 def encode_set(
     models: Mapping[str, Bundle],
-    sink: Callable[[bytes | memoryview], object],
+    sink: Callable[[bytes], object],
     *,
     quality: Quality | None = None,
     threads: int | None = None,
@@ -113,7 +113,7 @@ class _SetEncoding:
     def __init__(
         self,
         models: Mapping[str, Bundle],
-        sink: Callable[[bytes | memoryview], object],
+        sink: Callable[[bytes], object],
         quality: Quality,
         threads: int,
         stack: ExitStack,
@@ -198,7 +198,7 @@ class _SetEncoding:
             self._bases[model] = reader.as_base()
         return result
 
-    def _write(self, piece: bytes | memoryview) -> None:
+    def _write(self, piece: bytes) -> None:
         self._sink(piece)
         self._written += len(piece)
 

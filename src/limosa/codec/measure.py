@@ -80,11 +80,13 @@ def coded_against(
     """Bytes that *slices* take against these bytes of their bases."""
     if not slices:
         return 0
-    frames, _ = _core.encode_tensors(
+    frames = _core.OutputBuffer()
+    _core.encode_tensors(
         [piece.data for piece in slices],
         list(bases),
         [core_dtype(piece.spec.dtype) for piece in slices],
         digits=quality.p if isinstance(quality, Digits) else -1,
         threads=threads,
+        out=frames,
     )
-    return frames.nbytes
+    return len(frames)
