@@ -243,6 +243,7 @@ class State:
     sources: list[Source] = field(default_factory=list)
     base_digest: bytes | None = None
     digits: int | None = None
+    asked: str = ""  # what a lossy file says of itself
     digest: bytes = b""
     checked: bool = False
 
@@ -253,9 +254,25 @@ class State:
 
 
 def decode(data: bytes, base: State | None = None, limits: Limits | None = None) -> State:
-    """The tensors and sources of a whole .limosa file, or a ReferenceError."""
+    """The tensors and sources of a whole .limosa file, or a ReferenceError.
+
+    Of a file with layers (section 7) they are those of the last.
+    """
     limits = limits or Limits()
     source = Cursor(data, "file")
+    state = read_stream(source, base, limits)
+    for _ in range(1, MAX_LAYERS):
+        if source.left() == 0:
+            break
+        state = read_stream(source, state, limits)
+        source.require(state.base_digest is not None, "a layer without a base")
+    source.require(source.left() == 0, "bytes after the footer")
+    return state
+
+
+def read_stream(source: Cursor, base: State | None, limits: Limits) -> State:
+    """Header, chunks, index and footer."""
+    begin = source.at
     state = read_header(source, limits)
     if state.base_digest is not None:
         check_base(state.base_digest, base)
@@ -264,7 +281,7 @@ def decode(data: bytes, base: State | None = None, limits: Limits | None = None)
         assert len(tensor.data) == tensor.nbytes
     start = source.at
     read_index(source, state, limits)
-    read_footer(source, start)
+    read_footer(source, start, begin)
     if blake3 is not None:
         check_digests(state)
     return state
@@ -361,6 +378,7 @@ DTYPES = [
     Dtype("F8_E4M3FNUZ", 8, 8),
     Dtype("F8_E5M2FNUZ", 8, 8),
 ]
+MAX_QUALITY_TEXT = 256
 KINDS = ("tensors", "safetensors", "npz", "torch", "onnx", "bytes")
 
 
@@ -372,10 +390,15 @@ def read_layout(source: Cursor, limits: Limits) -> State:
     if flags & 1:
         state.base_digest = source.take(32)
     quality = source.uint(1)
-    source.require(quality <= 1, f"quality {quality}")
+    source.require(quality <= 2, f"quality {quality}")
     if quality == 1:
         state.digits = source.uint(1)
         source.require(state.digits <= 18, f"{state.digits} digits")
+    elif quality == 2:
+        length = source.varint()
+        if length > MAX_QUALITY_TEXT:
+            raise LimitError(f"layout: {length} bytes of quality, {MAX_QUALITY_TEXT} are allowed")
+        state.asked = read_characters(source, length, limits)
     total = 0
     names = set()
     for _ in range(limits.check("max_tensors", source.varint(), "layout: tensors")):
@@ -531,16 +554,15 @@ def read_index(source: Cursor, state: State, limits: Limits) -> None:
 # 2.6 Footer
 
 
-def read_footer(source: Cursor, start: int, magic: bytes = b"LMSA_END") -> None:
-    """The footer must name the section that begins at `start`, and be the end."""
+def read_footer(source: Cursor, start: int, begin: int, magic: bytes = b"LMSA_END") -> None:
+    """The footer must name the section at `start`, in a file that began at `begin`."""
     length = source.at - start
     footer = source.take(24)
     if crc32c(footer[:12]) != int.from_bytes(footer[12:16], "little"):
         raise ChecksumError("footer: its crc32c is wrong")
     source.require(footer[16:] == magic, f"the footer does not end in {magic!r}")
     found = struct.unpack("<QI", footer[:12])
-    source.require(found == (start, length), f"the footer has the index at {found}")
-    source.require(source.left() == 0, "bytes after the footer")
+    source.require(found == (start - begin, length), f"the footer has the index at {found}")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -618,9 +640,17 @@ def base_copy(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
 
 # 3.2 Symbol stream
 
+# The context of symbol i, and for that all symbols before it
+Context = Callable[[int, list[int]], int]
+
+
+def no_context(i: int, symbols: list[int]) -> int:
+    """C = 1."""
+    return 0
+
 
 def symbol_stream(
-    source: Cursor, n: int, contexts: Sequence[int] | None = None, count: int = 1
+    source: Cursor, n: int, context: Context = no_context, count: int = 1
 ) -> list[int]:
     """The n symbols; `count` is C."""
     kind = source.uint(1)
@@ -638,9 +668,9 @@ def symbol_stream(
     states = [source.uint(4) for _ in range(lanes)]
     source.require(min(states) >= 2**16, "a state below 2^16")
     words = iter(struct.unpack(f"<{word_count}H", source.take(2 * word_count)))
-    symbols = []
+    symbols: list[int] = []
     for i in range(n):
-        freq, cum, owner = tables[contexts[i] if contexts else 0]
+        freq, cum, owner = tables[context(i, symbols)]
         x = states[i % lanes]
         slot = x % 2**scale
         s = owner[slot]
@@ -683,12 +713,19 @@ def frequency_table(source: Cursor, scale: int) -> tuple[list[int], list[int], l
 
 
 def integer_stream(
-    source: Cursor, n: int, contexts: Sequence[int] | None = None, count: int = 1, width: int = 64
+    source: Cursor, n: int, context: Context = no_context, count: int = 1, width: int = 64
 ) -> list[int]:
     """The n values, below 2^width; `count` is C."""
+    return tokens_and_values(source, n, context, count, width)[1]
+
+
+def tokens_and_values(
+    source: Cursor, n: int, context: Context, count: int, width: int
+) -> tuple[list[int], list[int]]:
+    """Both, since some states follow the tokens (3.11)."""
     s, m = source.uint(1), source.uint(1)
     source.require(s <= 7 and m <= s, f"split {s}, {m}")
-    tokens = symbol_stream(source, n, contexts, count)
+    tokens = symbol_stream(source, n, context, count)
     size = source.varint()
     bits = Bits(source.take(size))
     values = []
@@ -702,7 +739,7 @@ def integer_stream(
         values.append((2**m + q % 2**m) * 2**b + bits.take(b))
     source.require(size == (bits.at + 7) // 8, f"{size} bytes hold {bits.at} extra bits")
     source.require(max(values) < 2**width, f"a value above {width} bits")
-    return values
+    return tokens, values
 
 
 # 3.4 Fields
@@ -764,13 +801,19 @@ def bit_plane(source: Cursor, n: int, b: int) -> list[int]:
 
 def palette(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
     """Mode 5."""
+    values, indices = read_palette(source, n, chunk.dtype)
+    return [values[i] for i in indices]
+
+
+def read_palette(source: Cursor, n: int, dtype: Dtype) -> tuple[list[int], list[int]]:
+    """The values, and the n indices of them."""
     count = source.uint(1) + 1
-    values = unpack(source.take(count * chunk.dtype.width // 8), chunk.dtype)
+    values = unpack(source.take(count * dtype.width // 8), dtype)
     ascending = all(a < b for a, b in pairwise(values))
     source.require(ascending, "a palette that is not ascending")
     indices = symbol_stream(source, n)
     source.require(max(indices) < count, f"index {max(indices)} into a palette of {count}")
-    return [values[i] for i in indices]
+    return values, indices
 
 
 # 3.6 Zero mask
@@ -827,7 +870,7 @@ def read_steps(source: Cursor, chunk: Chunk, base: list[int]) -> list[int]:
     source.require(1 <= C <= (16 if dtype.exponent else 1), f"{C} contexts")
     exponents = [(u >> dtype.mantissa) % 2**dtype.exponent for u in base]
     contexts = [min(max(e - c, 0), C - 1) for e in exponents]
-    values = integer_stream(source, len(base), contexts, C, dtype.width)
+    values = integer_stream(source, len(base), lambda i, _: contexts[i], C, dtype.width)
     return [add_step(b, unzigzag(v), dtype) for b, v in zip(base, values, strict=True)]
 
 
@@ -886,13 +929,8 @@ def xz_integers(source: Cursor, n: int) -> tuple[int, ...]:
 def read_decimal(source: Cursor, n: int, chunk: Chunk, base: Base, integers: Callable) -> list[int]:
     """Exceptions, then what `integers` reads, then the arithmetic."""
     source.require(chunk.dtype.exponent > 0, f"decimal digits of {chunk.dtype.name}")
-    source.require(chunk.state.digits is not None, "decimal digits in a lossless file")
-    exceptions = {}
-    at = -1
-    for _ in range(source.varint()):
-        at += source.varint() + 1
-        source.require(at < n, f"an exception at place {at} of {n} units")
-        exceptions[at] = source.uint(chunk.dtype.width // 8)
+    source.require(chunk.state.digits is not None, "decimal digits in a lossless or other file")
+    exceptions = read_exceptions(source, n, chunk.dtype)
     units = []
     divisor = float(10 ** (chunk.state.digits or 0))
     E, M = chunk.dtype.exponent, chunk.dtype.mantissa
@@ -907,6 +945,17 @@ def read_decimal(source: Cursor, n: int, chunk: Chunk, base: Base, integers: Cal
             unit = rounded(b + to_float(unit, E, M), E, M)
         units.append(unit)
     return units
+
+
+def read_exceptions(source: Cursor, n: int, dtype: Dtype) -> dict[int, int]:
+    """Place -> unit."""
+    exceptions = {}
+    at = -1
+    for _ in range(source.varint()):
+        at += source.varint() + 1
+        source.require(at < n, f"an exception at place {at} of {n} units")
+        exceptions[at] = source.uint(dtype.width // 8)
+    return exceptions
 
 
 def rounded(value: float, E: int, M: int) -> int:
@@ -950,6 +999,184 @@ def to_unit(value: float, E: int, M: int) -> int:
     return sign | min(((exponent - lowest) << M) + whole, infinity)
 
 
+# 3.11 Levels and base levels
+
+SCALES = (2048, 2233, 2435, 2656, 2896, 3158, 3444, 3756)
+T = ((0, 2), (7, 5), (1, 3), (6, 4), (2, 0), (5, 7), (3, 1), (4, 6))
+
+
+@dataclass
+class Grid:
+    """Where the units of a block lie in the rows of their tensor."""
+
+    n: int
+    columns: int
+    first: int  # column of the first unit
+
+    @property
+    def rows(self) -> int:
+        """Rows that the block touches."""
+        return -(-(self.first + self.n) // self.columns)
+
+    def spread(self, of_rows: list[int], of_columns: list[int] | None = None) -> list[int]:
+        """For each unit what belongs to its row, and what to its column."""
+        places = [divmod(self.first + i, self.columns) for i in range(self.n)]
+        return [of_rows[row] + (of_columns[col] if of_columns else 0) for row, col in places]
+
+
+def levels(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Modes 15 and 16."""
+    dtype = chunk.dtype
+    source.require(dtype.exponent > 0, f"levels of {dtype.name}")
+    flags = source.uint(1)
+    dependent, row_scales, classes, adaptive = flags & 1, flags & 2, flags >> 2 & 3, flags & 16
+    fits = flags < 32 and classes < (2 if base is None else 3)
+    source.require(fits, f"flags {flags:#x}")
+    step = read_step(source)
+    exceptions = read_exceptions(source, n, dtype)
+    grid = Grid(n, source.varint(), source.varint())
+    source.require(1 <= grid.columns < 2**62, f"rows of {grid.columns} units")
+    source.require(grid.first < grid.columns, f"column {grid.first} of {grid.columns}")
+    steps = [step] * n
+    if row_scales:
+        steps = grid.spread([step * row_scale(s) for s in symbol_stream(source, grid.rows)])
+    K, class_of = 1, [0] * n
+    if classes == 1:
+        K, class_of = classes_of_rows(source, grid)
+    elif classes == 2:
+        K, class_of = classes_of_exponents(source, base or [], dtype)
+    read = adaptive_levels if adaptive else integer_levels
+    coded = read(source, n, bool(dependent), class_of, K)
+    worst = max(abs(rho) for rho in coded)
+    source.require(worst < 2**29, f"{worst} steps")
+    if classes == 2:
+        coded = [
+            -r if b >> (dtype.width - 1) else r for r, b in zip(coded, base or [], strict=True)
+        ]
+    values = [rho * s for rho, s in zip(coded, steps, strict=True)]
+    return add_values(values, exceptions, dtype, base)
+
+
+def read_step(source: Cursor) -> float:
+    """The 24 upper bits of a binary32."""
+    bits = source.uint(3) << 8
+    plain = 1 <= bits >> 23 <= 254 and bits % 2**12 == 0
+    source.require(plain, f"a step of bits {bits:#010x}")
+    return to_float(bits, 8, 23)
+
+
+def row_scale(s: int) -> float:
+    """What a row's step is, in steps."""
+    return math.ldexp(SCALES[s % 8], s // 8 - 27)
+
+
+def classes_of_rows(source: Cursor, grid: Grid) -> tuple[int, list[int]]:
+    """K and the class of each unit, from rows and columns."""
+    K = source.uint(1)
+    source.require(1 <= K <= 8, f"{K} classes")
+    source.require(grid.columns <= CHUNK_UNITS, f"classes of {grid.columns} columns")
+    of_rows = symbol_stream(source, grid.rows)
+    of_columns = symbol_stream(source, grid.columns)
+    highest = max(of_rows + of_columns)
+    source.require(highest < 16, f"the class of a row or column is {highest}")
+    return K, [min(total, K - 1) for total in grid.spread(of_rows, of_columns)]
+
+
+def classes_of_exponents(source: Cursor, base: list[int], dtype: Dtype) -> tuple[int, list[int]]:
+    """K and the class of each unit, from the base."""
+    K, lowest = source.uint(1), source.uint(2)
+    source.require(1 <= K <= 8, f"{K} classes")
+    exponents = [(b >> dtype.mantissa) % 2**dtype.exponent for b in base]
+    return K, [min(max(e - lowest, 0), K - 1) for e in exponents]
+
+
+class Trellis:
+    """The states of dependent levels."""
+
+    def __init__(self, n: int, segments: int) -> None:
+        self.segments = segments
+        self.whole = n // segments * segments  # values that are dealt to the segments in turn
+        self.states = [0] * n
+
+    def state(self, p: int, tokens: list[int]) -> int:
+        """The state before value p, when the tokens and states of those before are known."""
+        before = p - self.segments if p < self.whole else p - 1
+        if before >= 0:
+            self.states[p] = T[self.states[before]][((tokens[before] + 1) >> 1) % 2]
+        return self.states[p]
+
+    def unit(self, p: int) -> int:
+        """The unit whose level value p is."""
+        segment, place = p % self.segments, p // self.segments
+        return segment * (self.whole // self.segments) + place if p < self.whole else p
+
+
+def integer_levels(
+    source: Cursor, n: int, dependent: bool, class_of: list[int], K: int
+) -> list[int]:
+    """The rho of each unit, from an integer stream."""
+    trellis = Trellis(n, 32 if dependent and n >= 16384 else 1)
+
+    def context(p: int, tokens: list[int]) -> int:
+        state = trellis.state(p, tokens) if dependent else 0
+        return class_of[trellis.unit(p)] + K * (state % 2)
+
+    tokens, values = tokens_and_values(source, n, context, 2 * K if dependent else K, 32)
+    coded = [0] * n
+    for p, value in enumerate(values):
+        # Streams of kinds 0 and 1 have asked for no context, hence for no state.
+        state = trellis.state(p, tokens) if dependent else 0
+        coded[trellis.unit(p)] = steps_of(unzigzag(value), dependent, state)
+    return coded
+
+
+def steps_of(q: int, dependent: bool, state: int) -> int:
+    """The rho of a level."""
+    if not dependent or q == 0:
+        return q
+    return 2 * q - (state % 2 if q > 0 else -(state % 2))
+
+
+def adaptive_levels(
+    source: Cursor, n: int, dependent: bool, class_of: list[int], K: int
+) -> list[int]:
+    """The rho of each unit, from the adaptive coder of 3.13."""
+    raise source.corrupt("TODO")
+
+
+def add_values(
+    values: list[float], exceptions: dict[int, int], dtype: Dtype, base: Base
+) -> list[int]:
+    """The units for values of binary64, which mode 16 and 17 add to the base."""
+    E, M = dtype.exponent, dtype.mantissa
+    units = []
+    for i, value in enumerate(values):
+        if i in exceptions:
+            units.append(exceptions[i])
+        elif base is None:
+            units.append(rounded(value, E, M))
+        else:
+            b = to_float(base[i], E, M)
+            nothing = value == 0 and math.copysign(1, value) > 0
+            same = nothing or not math.isfinite(b)
+            units.append(base[i] if same else rounded(b + value, E, M))
+    return units
+
+
+# 3.12 Base palette
+
+
+def base_palette(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 17."""
+    dtype = chunk.dtype
+    source.require(dtype.exponent > 0, f"differences of {dtype.name}")
+    exceptions = read_exceptions(source, n, dtype)
+    entries, indices = read_palette(source, n, dtype)
+    values = [to_float(entry, dtype.exponent, dtype.mantissa) for entry in entries]
+    source.require(all(map(math.isfinite, values)), "a difference that is not finite")
+    return add_values([values[i] for i in indices], exceptions, dtype, base)
+
+
 MODES: dict[int, Block] = {
     0: raw,
     1: constant,
@@ -966,9 +1193,12 @@ MODES: dict[int, Block] = {
     12: decimal,
     13: decimal_lzma,
     14: decimal_lzma,
+    15: levels,
+    16: levels,
+    17: base_palette,
 }
 WHOLE_MODES = {2, 13, 14}
-BASE_MODES = {3, 8, 9, 10, 12, 14}
+BASE_MODES = {3, 8, 9, 10, 12, 14, 16, 17}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -1020,11 +1250,14 @@ def decode_set(
     sizes = [index.varint() for _ in members]
     index.require(index.left() == 0, "bytes after the last size")
     source.require(sum(sizes) == offset - first, "models of other sizes")
-    read_footer(source, offset, b"LMSS_END")
+    read_footer(source, offset, 0, b"LMSS_END")
+    source.require(source.left() == 0, "bytes after the footer")
     states: list[State] = []
     for (_, number), size in zip(members, sizes, strict=True):
         held = base if number is None else states[number]
-        states.append(decode(data[first : first + size], held, limits))
+        model = Cursor(data[first : first + size], "model")
+        states.append(read_stream(model, held, limits))
+        model.require(model.left() == 0, "bytes after the footer")
         first += size
     return {name: state for (name, _), state in zip(members, states, strict=True)}
 
@@ -1042,6 +1275,12 @@ def read_set_table(source: Cursor, limits: Limits) -> list[tuple[str, int | None
     source.require(bool(members) and source.left() == 0, "no models, or bytes after the last")
     check_paths(source, [name for name, _ in members])
     return members
+
+
+# ---------------------------------------------------------------------------------------------
+# 7. Layers of quality: `decode` reads them one after another, each the base of the next
+
+MAX_LAYERS = 16
 
 
 # ---------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "conformance"))
 from blake3 import blake3
 from hand_made import Case, cases
 from hand_made_errors import error_cases
+from hand_made_level_errors import level_error_cases
+from hand_made_levels import level_cases
 
 TESTS = Path(__file__).parents[1] / "tests"
 
@@ -25,10 +27,11 @@ def main() -> None:
     for folder in folders:
         for case in folder.glob("*/expected.json"):
             shutil.rmtree(case.parent)
-    for case in cases():
+    for case in [*cases(), *level_cases()]:
         write(folders[0] / case.name, case.files(), expected_of(case))
-    for case in error_cases():
-        write(folders[1] / case.name, case.files(), {"error": case.error, "why": case.why})
+    for case in [*error_cases(), *level_error_cases()]:
+        expected = {"error": case.error, "why": case.why, **layers_of(case.layers)}
+        write(folders[1] / case.name, case.files(), expected)
     if "--hand" not in sys.argv:
         from encoder_made import encoder_cases
 
@@ -42,7 +45,13 @@ def expected_of(case: Case) -> dict:
     """What a decoder has to find."""
     rows = [(t.name, t.dtype, t.shape, blake3(t.data).hexdigest()) for t in case.tensors]
     keys = ("name", "dtype", "shape", "blake3")
-    return {"feature": case.feature, "tensors": [dict(zip(keys, row, strict=True)) for row in rows]}
+    tensors = [dict(zip(keys, row, strict=True)) for row in rows]
+    return {"feature": case.feature, **layers_of(len(case.below) + 1), "tensors": tensors}
+
+
+def layers_of(count: int) -> dict:
+    """What a pipe's reader has to be told."""
+    return {"layers": count} if count > 1 else {}
 
 
 def write(folder: Path, files: dict[str, bytes], expected: dict) -> None:

@@ -1,6 +1,7 @@
 // The only file that sees nanobind: checks, allocates, lets go of the GIL, raises.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -10,9 +11,11 @@
 #endif
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -169,9 +172,30 @@ size_t frame_bound(const Chunk& c, const std::vector<unsigned>& dtypes) {
   return kFrameHeader + bytes + bytes / 8 + 1024;
 }
 
+// step, dependent, lambda, adaptive, signs_only, row_scales, max_error, columns
+using LevelsTuple = std::tuple<double, bool, double, bool, bool, bool, double, size_t>;
+using LevelsList = std::optional<std::vector<std::optional<LevelsTuple>>>;
+
+// One request for each tensor, its first column being 0; a step of 0: none.
+std::vector<LevelsRequest> levels_requests(const LevelsList& list, size_t tensors) {
+  std::vector<LevelsRequest> requests(tensors);
+  if (!list) return requests;
+  if (list->size() != tensors) throw nb::value_error("lists differ in length");
+  for (size_t t = 0; t < tensors; ++t) {
+    if (!(*list)[t]) continue;
+    const auto [step, dependent, lambda, adaptive, signs, scales, most, columns] = *(*list)[t];
+    if (!std::isnormal(static_cast<float>(step)) || step < 0) throw nb::value_error("step: positive, normal in binary32");
+    if (!(lambda >= 0) || !(most >= 0)) throw nb::value_error("lambda and max_error: not negative");
+    float error = static_cast<float>(most);
+    if (double{error} > most) error = std::nextafter(error, 0.0f);  // a promise
+    requests[t] = {static_cast<float>(step), dependent, static_cast<float>(lambda), adaptive, signs, scales, error, columns, 0};
+  }
+  return requests;
+}
+
 // Appends the frames to `out` and returns the lengths of their payloads.
 nb::object encode_tensors(const nb::list& datas, const nb::list& bases, const std::vector<unsigned>& dtypes, int digits,
-                          unsigned threads, OutputBuffer& out) {
+                          unsigned threads, const LevelsList& levels, OutputBuffer& out) {
   std::vector<const uint8_t*> data;
   std::vector<size_t> bytes;
   for (nb::handle h : datas) {
@@ -182,6 +206,7 @@ nb::object encode_tensors(const nb::list& datas, const nb::list& bases, const st
   check_dtypes(dtypes, bytes);
   check_digits(digits);
   const auto base = optional_buffers(bases, bytes, "base");
+  const auto requests = levels_requests(levels, bytes.size());
   const auto chunks = split_chunks(bytes, dtypes);
   std::unique_ptr<uint32_t[]> lengths(new uint32_t[std::max<size_t>(chunks.size(), 1)]);
   size_t room = 0, used = 0;
@@ -203,8 +228,10 @@ nb::object encode_tensors(const nb::list& datas, const nb::list& bases, const st
       const Chunk& c = chunks[i];
       try {
         const size_t offset = c.first * kDtypes[dtypes[c.tensor]].unit_bytes();
+        LevelsRequest request = requests[c.tensor];
+        if (request.columns) request.first_column = c.first % request.columns;
         encode_frame({data[c.tensor] + offset, base[c.tensor] ? base[c.tensor] + offset : nullptr, c.n, dtypes[c.tensor],
-                      digits},
+                      digits, request.step > 0 ? &request : nullptr},
                      worker.frame, worker.scratch);
         if (worker.frame.size() > frame_bound(c, dtypes)) throw std::length_error("a frame is longer than its bound");
         queue.put(i, worker.frame);
@@ -315,6 +342,14 @@ std::vector<std::vector<BlockTuple>> inspect_tensors(const Buffer& frames, const
   return result;
 }
 
+std::tuple<double, double, double> distortion_of(const Buffer& a, const Buffer& b, unsigned dtype) {
+  check_dtypes({dtype}, {a.size()});
+  if (a.size() != b.size() || !kDtypes[dtype].is_float()) throw nb::value_error("sizes differ, or the dtype is not float");
+  const nb::gil_scoped_release release;
+  const Distortion d = distortion(a.data(), b.data(), dtype, a.size() / kDtypes[dtype].unit_bytes());
+  return {d.signal, d.noise, d.largest};
+}
+
 std::vector<std::string> simd_paths() {
   std::vector<std::string> names;
   for (const char* const* n = kernel_names(); *n; ++n) names.emplace_back(*n);
@@ -346,7 +381,8 @@ NB_MODULE(_core, m) {
       .def("tail", &OutputBuffer::tail, "start"_a)
       .def("take", &OutputBuffer::take);
   m.def("encode_tensors", &encode_tensors, "datas"_a, "bases"_a, "dtypes"_a, nb::kw_only(), "digits"_a = -1,
-        "threads"_a = 1, "out"_a);
+        "threads"_a = 1, "levels"_a = nb::none(), "out"_a);
+  m.def("distortion", &distortion_of, "a"_a, "b"_a, "dtype"_a);
   m.def("decode_tensors", &decode_tensors, "frames"_a, "payload_lengths"_a, "outs"_a, "bases"_a, "dtypes"_a, "copies"_a,
         nb::kw_only(), "digits"_a = -1, "threads"_a = 1);
   m.def("inspect_tensors", &inspect_tensors, "frames"_a, "payload_lengths"_a, "outs"_a, "bases"_a, "dtypes"_a, "copies"_a,

@@ -3,28 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "limosa/chunk.hpp"
+#include "decode_block.hpp"
 
 namespace limosa {
 namespace {
-
-constexpr size_t kPiece = 8192;  // units decoded at a time, so that what passes between the steps stays in the cache
-
-struct Block {
-  uint8_t* units;
-  const uint8_t* base;
-  const uint8_t* copy;
-  size_t n;
-  Dtype d;
-  unsigned dtype;
-  int digits;
-  DecodeScratch& s;
-};
-
-const uint8_t* need_base(Reader& r, const Block& b) {
-  if (!b.base) r.corrupt("a block needs a base, and this tensor has none");
-  return b.base;
-}
 
 void decode_constant(Reader& r, const Block& b) {
   const size_t size = b.d.unit_bytes();
@@ -115,6 +97,22 @@ void decode_palette(Reader& r, const Block& b) {
     }
   }
   symbols.finish();
+}
+
+void decode_base_palette(Reader& r, const Block& b) {
+  if (!b.d.is_float()) r.corrupt("palette of differences in a tensor that is not float");
+  const uint8_t* base = need_base(r, b);
+  const size_t size = b.d.unit_bytes();
+  const Exceptions exceptions = read_exceptions(r, b);
+  decode_palette(r, b);
+  for (size_t i = 0; i < b.n; ++i) {
+    uint8_t* unit = b.units + i * size;
+    uint64_t bits = 0;
+    std::memcpy(&bits, unit, size);
+    if (bits == 0) std::memcpy(unit, base + i * size, size);
+    else double_to_unit(unit_to_double(base + i * size, b.dtype) + unit_to_double(unit, b.dtype), b.dtype, unit);
+  }
+  place_exceptions(exceptions, b);
 }
 
 void decode_planes(Reader& r, const Block& b, const uint8_t* base) {
@@ -236,16 +234,7 @@ void decode_sparse(Reader& r, const Block& b) {
 void decode_decimal(Reader& r, const Block& b, const uint8_t* base) {
   if (!b.d.is_float() || b.digits < 0) r.corrupt("decimal block in a tensor that is not coded so");
   const size_t size = b.d.unit_bytes();
-  const uint64_t count = r.varint();
-  if (count > b.n) r.corrupt("more exceptions than units");
-  std::vector<std::pair<size_t, const uint8_t*>> exceptions;
-  uint64_t place = 0;
-  for (uint64_t i = 0; i < count; ++i) {
-    const uint64_t gap = r.varint();
-    if (gap >= b.n || place + gap >= b.n) r.corrupt("exception beyond the block");
-    place += gap;
-    exceptions.emplace_back(static_cast<size_t>(place++), r.take(size));
-  }
+  const Exceptions exceptions = read_exceptions(r, b);
   const double divisor = power_of_ten(b.digits);
   IntegerDecoder decoder;
   decoder.begin(r, b.n, 64, 1, b.s, b.s.table);
@@ -263,7 +252,7 @@ void decode_decimal(Reader& r, const Block& b, const uint8_t* base) {
     }
   }
   decoder.finish();
-  for (const auto& [at, unit] : exceptions) std::memcpy(b.units + at * size, unit, size);
+  place_exceptions(exceptions, b);
 }
 
 void decode_block(Reader& r, uint8_t mode, const Block& b) {
@@ -284,6 +273,9 @@ void decode_block(Reader& r, uint8_t mode, const Block& b) {
     case Mode::base_sparse: return decode_sparse(r, b);
     case Mode::decimal: return decode_decimal(r, b, nullptr);
     case Mode::base_decimal: return decode_decimal(r, b, need_base(r, b));
+    case Mode::levels: return decode_levels(r, b, nullptr);
+    case Mode::base_levels: return decode_levels(r, b, need_base(r, b));
+    case Mode::base_palette: return decode_base_palette(r, b);
     case Mode::raw:
     case Mode::fields:
     case Mode::palette:

@@ -73,6 +73,17 @@ void IntegerDecoder::next(uint8_t* values, const uint8_t* contexts, size_t count
   scratch_->symbols.resize(std::max(scratch_->symbols.size(), count));
   uint8_t* tokens = scratch_->symbols.data();
   tokens_.next(tokens, contexts, count);
+  expand(values, tokens, count);
+}
+
+void IntegerDecoder::next_trellis(uint8_t* values, const uint8_t* classes, TrellisWalk& walk, uint8_t* quantizers,
+                                  size_t count) {
+  scratch_->symbols.resize(std::max(scratch_->symbols.size(), count));
+  tokens_.next_trellis(scratch_->symbols.data(), classes, walk, quantizers, count);
+  expand(values, scratch_->symbols.data(), count);
+}
+
+void IntegerDecoder::expand(uint8_t* values, const uint8_t* tokens, size_t count) {
   if (width_ == 64) return next_wide(reinterpret_cast<uint64_t*>(values), tokens, count);
   const uint64_t end = uint64_t{extra_bytes_} * 8;
   const size_t done = kernels().expand_tokens(tokens, count, entries_, 1u << shape_.split, invalid_, extra_, &extra_at_,

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "limosa/rans.hpp"
+#include "trellis.hpp"
 
 namespace limosa {
 namespace {
@@ -37,6 +38,30 @@ void read_table(Reader& r, unsigned log2_total, bool single, DecodeEntry* table)
   if (sum != total) r.corrupt("frequencies sum to " + std::to_string(sum) + ", not " + std::to_string(total));
 }
 
+struct GivenContexts {
+  const uint8_t* contexts;
+
+  size_t before(size_t i) const { return contexts ? contexts[i] : 0; }
+  void after(size_t, uint8_t) const {}
+};
+
+// Contexts of a dependent stream: each symbol moves the trellis of its segment.
+struct TrellisContexts {
+  TrellisWalk& walk;
+  const uint8_t* classes;
+  uint8_t* quantizers;
+  size_t position;  // of symbol 0 in the stream
+
+  size_t before(size_t i) {
+    quantizers[i] = walk.state(position + i) & 1;
+    return size_t{quantizers[i]} * walk.class_count + (classes ? classes[i] : 0);
+  }
+  void after(size_t i, uint8_t token) {
+    uint8_t& state = walk.state(position + i);
+    state = kNextState[state + 8 * token_parity(token)];
+  }
+};
+
 }  // namespace
 
 void SymbolDecoder::begin(Reader& r, size_t n, unsigned context_count, std::vector<DecodeEntry>& table) {
@@ -68,7 +93,8 @@ void SymbolDecoder::begin(Reader& r, size_t n, unsigned context_count, std::vect
   data_ = r.take(words_left_ * 2);
 }
 
-void SymbolDecoder::next_scalar(uint8_t* out, const uint8_t* contexts, size_t count) {
+template <class Contexts>
+void SymbolDecoder::next_scalar(uint8_t* out, size_t count, Contexts&& contexts) {
   const uint32_t mask = (1u << log2_total_) - 1;
   const unsigned lane_mask = lanes_ - 1, log2_total = log2_total_;
   const uint8_t* words = data_;
@@ -76,9 +102,9 @@ void SymbolDecoder::next_scalar(uint8_t* out, const uint8_t* contexts, size_t co
   unsigned lane = static_cast<unsigned>(position_) & lane_mask;
   for (size_t i = 0; i < count; ++i, lane = (lane + 1) & lane_mask) {
     uint32_t x = states_[lane];
-    const size_t context = contexts ? contexts[i] : 0;
-    const DecodeEntry e = table_[(context << log2_total) + (x & mask)];
+    const DecodeEntry e = table_[(contexts.before(i) << log2_total) + (x & mask)];
     out[i] = static_cast<uint8_t>(e);
+    contexts.after(i, out[i]);
     x = (e >> 8 & 0xfff) * (x >> log2_total) + (e >> 20);
     if (x < kStateLow) {
       if (words == end) throw DecodeError{DecodeError::corrupt, offset_, "rANS words run out"};
@@ -116,7 +142,38 @@ void SymbolDecoder::next(uint8_t* out, const uint8_t* contexts, size_t count) {
     if (contexts) contexts += groups * kLanes;
     count -= groups * kLanes;
   }
-  next_scalar(out, contexts, count);
+  next_scalar(out, count, GivenContexts{contexts});
+}
+
+void SymbolDecoder::next_trellis(uint8_t* out, const uint8_t* classes, TrellisWalk& walk, uint8_t* quantizers,
+                                 size_t count) {
+  if (kind_ == StreamKind::raw || kind_ == StreamKind::constant) {
+    next(out, nullptr, count);
+    TrellisContexts contexts{walk, nullptr, quantizers, position_};
+    for (size_t i = 0; i < count; ++i) {
+      contexts.before(i);
+      contexts.after(i, out[i]);
+    }
+    position_ += count;
+    return;
+  }
+  if (walk.class_count == 1) classes = nullptr;
+  size_t done = 0;
+  const bool fast = lanes_ == kLanes && walk.segments == kLanes;
+  while (fast && words_left_ >= kLanes) {
+    const size_t dealt = std::min(count - done, walk.dealt - std::min(walk.dealt, position_));
+    const size_t n = std::min(dealt, words_left_) / kLanes * kLanes;
+    if (n == 0) break;
+    const size_t used = kernels().rans_decode32_trellis(table_, log2_total_, classes ? classes + done : nullptr,
+                                                        walk.class_count, data_, states_, walk.states, out + done,
+                                                        quantizers + done, n);
+    data_ += used * 2;
+    words_left_ -= used;
+    position_ += n;
+    done += n;
+  }
+  next_scalar(out + done, count - done,
+              TrellisContexts{walk, classes ? classes + done : nullptr, quantizers + done, position_});
 }
 
 void SymbolDecoder::finish() const {

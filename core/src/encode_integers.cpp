@@ -7,7 +7,7 @@ namespace limosa {
 namespace {
 
 // The finest shape that gives at most 256 tokens for the width; coarser ones merge its tokens.
-TokenShape finest(unsigned width) { return width <= 32 ? TokenShape{7, 2} : TokenShape{7, 1}; }
+TokenShape finest(unsigned width) { return width <= 32 ? kFinest32 : TokenShape{7, 1}; }
 
 constexpr TokenShape kShapes[] = {{7, 2}, {7, 1}, {5, 2}, {5, 1}, {4, 2}, {3, 1}, {2, 1}};
 
@@ -94,10 +94,11 @@ struct Choice {
 
 // Fills scratch.tokens with the finest tokens and picks the shape that costs least.
 Choice choose(const uint8_t* values, unsigned width, size_t n, const uint8_t* contexts, unsigned context_count,
-              EncodeScratch& s) {
+              EncodeScratch& s, const TokenShape* fixed = nullptr) {
   const TokenShape fine = finest(width);
   s.tokens.resize(n);
   tokens(values, width, n, fine, s.tokens.data());
+  if (fixed) return {*fixed, 0};
   count(s.tokens.data(), contexts, n, context_count, s);
   unsigned used = 0;
   for (unsigned c = 0; c < context_count; ++c)
@@ -151,8 +152,8 @@ uint64_t integers_cost(const uint8_t* values, unsigned width, size_t n, const ui
 }
 
 void encode_integers(Bytes& out, const uint8_t* values, unsigned width, size_t n, const uint8_t* contexts,
-                     unsigned context_count, EncodeScratch& s) {
-  const TokenShape shape = choose(values, width, n, contexts, context_count, s).shape;
+                     unsigned context_count, EncodeScratch& s, const TokenShape* fixed) {
+  const TokenShape shape = choose(values, width, n, contexts, context_count, s, fixed).shape;
   const TokenShape fine = finest(width);
   if (shape.split != fine.split || shape.joined != fine.joined) {
     uint8_t map[256];

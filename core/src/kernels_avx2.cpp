@@ -8,6 +8,7 @@
 #include "limosa/format.hpp"
 #include "limosa/kernels.hpp"
 #include "kernels_tables.hpp"
+#include "trellis.hpp"
 
 namespace limosa {
 namespace {
@@ -29,28 +30,63 @@ inline __m256i look_up(const DecodeEntry* t, __m256i index) {
   return _mm256_inserti128_si256(_mm256_castsi128_si256(l), h, 1);
 }
 
-template <bool WithContexts>
+// What the contexts of symbols come from.
+enum class From { nothing, contexts, trellis, classes };  // classes: of the units, and the trellis
+
+// The trellis of the lanes, where there is one: its states, one a lane, and the quantizers that go out.
+struct Trellis {
+  unsigned class_count;
+  uint8_t* states;
+  uint8_t* quantizers;
+};
+
+inline __m256i widen(const uint8_t* p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))); }
+
+// The low bytes of 32 numbers below 256.
+inline void narrow(uint8_t* p, const __m256i* v) {
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m256i packed = _mm256_packus_epi16(_mm256_packus_epi32(v[0], v[1]), _mm256_packus_epi32(v[2], v[3]));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permutevar8x32_epi32(packed, order));
+}
+
+// `contexts` are the classes for From::classes.
+template <From kFrom>
 size_t decode32(const DecodeEntry* table, unsigned log2_total, const uint8_t* contexts, const uint8_t* words,
-                uint32_t* states, uint8_t* out, size_t n) {
+                uint32_t* states, uint8_t* out, size_t n, Trellis trellis) {
+  constexpr bool kTrellis = kFrom == From::trellis || kFrom == From::classes;
+  const __m256i one = _mm256_set1_epi32(1), eight = _mm256_set1_epi32(8);
+  const __m256i next_state =
+      _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kNextState)));
+  // The place of the second quantizer's tables.
+  const __m256i quantizer_tables = _mm256_set1_epi32(static_cast<int>(trellis.class_count << log2_total));
+  __m256i state[4] = {one, one, one, one};
+  if (kTrellis)
+    for (int j = 0; j < 4; ++j) state[j] = widen(trellis.states + 8 * j);
   const __m256i slot_mask = _mm256_set1_epi32((1 << log2_total) - 1);
   const __m256i frequency_mask = _mm256_set1_epi32(0xfff), byte_mask = _mm256_set1_epi32(255);
-  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   const __m128i total_shift = _mm_cvtsi32_si128(static_cast<int>(log2_total));
   const uint8_t* at = words;
   __m256i x[4];
   for (int j = 0; j < 4; ++j) x[j] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(states + 8 * j));
   for (size_t i = 0; i < n; i += 32) {
-    __m256i symbol[4];
+    __m256i symbol[4], quantizer[4];
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       __m256i index = _mm256_and_si256(x[j], slot_mask);
-      if (WithContexts) {
-        const __m256i c = _mm256_cvtepu8_epi32(
-            _mm_loadl_epi64(reinterpret_cast<const __m128i*>(contexts + i + 8 * static_cast<size_t>(j))));
-        index = _mm256_or_si256(index, _mm256_sll_epi32(c, total_shift));
+      if (kFrom == From::contexts || kFrom == From::classes)
+        index = _mm256_or_si256(index, _mm256_sll_epi32(widen(contexts + i + 8 * static_cast<size_t>(j)), total_shift));
+      if (kTrellis) {
+        quantizer[j] = _mm256_and_si256(state[j], one);
+        const __m256i second = _mm256_sub_epi32(_mm256_setzero_si256(), quantizer[j]);
+        index = _mm256_add_epi32(index, _mm256_and_si256(second, quantizer_tables));
       }
       const __m256i e = look_up(table, index);
       symbol[j] = _mm256_and_si256(e, byte_mask);
+      if (kTrellis) {
+        // Bit 1 of token + 1 is its parity. The upper bytes look up place 0, which holds 0.
+        const __m256i parity = _mm256_and_si256(_mm256_slli_epi32(_mm256_add_epi32(e, one), 2), eight);
+        state[j] = _mm256_shuffle_epi8(next_state, _mm256_or_si256(state[j], parity));
+      }
       const __m256i f = _mm256_and_si256(_mm256_srli_epi32(e, 8), frequency_mask);
       x[j] = _mm256_add_epi32(_mm256_mullo_epi32(_mm256_srl_epi32(x[j], total_shift), f), _mm256_srli_epi32(e, 20));
     }
@@ -65,18 +101,26 @@ size_t decode32(const DecodeEntry* table, unsigned log2_total, const uint8_t* co
       x[j] = _mm256_blendv_epi8(x[j], _mm256_or_si256(_mm256_slli_epi32(x[j], 16), w), low);
       at += 2 * static_cast<unsigned>(__builtin_popcount(mask));
     }
-    const __m256i packed = _mm256_packus_epi16(_mm256_packus_epi32(symbol[0], symbol[1]),
-                                               _mm256_packus_epi32(symbol[2], symbol[3]));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), _mm256_permutevar8x32_epi32(packed, order));
+    narrow(out + i, symbol);
+    if (kTrellis) narrow(trellis.quantizers + i, quantizer);
   }
   for (int j = 0; j < 4; ++j) _mm256_storeu_si256(reinterpret_cast<__m256i*>(states + 8 * j), x[j]);
+  if (kTrellis) narrow(trellis.states, state);
   return static_cast<size_t>(at - words) / 2;
 }
 
 size_t rans_decode32(const DecodeEntry* table, unsigned log2_total, const uint8_t* contexts, const uint8_t* words,
                      uint32_t* states, uint8_t* out, size_t n) {
-  return contexts ? decode32<true>(table, log2_total, contexts, words, states, out, n)
-                  : decode32<false>(table, log2_total, nullptr, words, states, out, n);
+  return contexts ? decode32<From::contexts>(table, log2_total, contexts, words, states, out, n, {})
+                  : decode32<From::nothing>(table, log2_total, nullptr, words, states, out, n, {});
+}
+
+size_t rans_decode32_trellis(const DecodeEntry* table, unsigned log2_total, const uint8_t* classes, unsigned class_count,
+                             const uint8_t* words, uint32_t* states, uint8_t* trellis, uint8_t* out,
+                             uint8_t* quantizers, size_t n) {
+  const Trellis t{class_count, trellis, quantizers};
+  return classes ? decode32<From::classes>(table, log2_total, classes, words, states, out, n, t)
+                 : decode32<From::trellis>(table, log2_total, nullptr, words, states, out, n, t);
 }
 
 template <bool WithContexts>
@@ -198,6 +242,6 @@ void join_avx2(const uint8_t* symbols, const uint8_t* planes, unsigned width, si
 }  // namespace
 
 extern const Kernels kKernelsAvx2;
-const Kernels kKernelsAvx2 = {"avx2", rans_decode32, rans_encode32, LIMOSA_PLAIN_KERNELS(join_avx2)};
+const Kernels kKernelsAvx2 = {"avx2", rans_decode32, rans_decode32_trellis, rans_encode32, LIMOSA_PLAIN_KERNELS(join_avx2)};
 
 }  // namespace limosa

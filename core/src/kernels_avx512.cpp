@@ -1,7 +1,8 @@
 // AVX-512: 16 lanes a vector. The table of frequencies is read with scalar loads, as for AVX2: some of these
 // processors have slow gathers, and others mitigations that make them slow.
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 means its own avx512fintrin.h
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 means its own avx512fintrin.h
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
 
@@ -10,6 +11,7 @@
 
 #include "limosa/format.hpp"
 #include "limosa/kernels.hpp"
+#include "trellis.hpp"
 
 namespace limosa {
 namespace {
@@ -34,9 +36,31 @@ inline __m512i look_up(const DecodeEntry* t, __m512i index) {
   return _mm512_inserti32x4(e, look_up4(t, at + 12), 3);
 }
 
-template <bool WithContexts>
+// What the contexts of symbols come from.
+enum class From { nothing, contexts, trellis, classes };  // classes: of the units, and the trellis
+
+// The trellis of the lanes, where there is one: its states, one a lane, and the quantizers that go out.
+struct Trellis {
+  unsigned class_count;
+  uint8_t* states;
+  uint8_t* quantizers;
+};
+
+inline __m512i widen(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+inline void narrow(uint8_t* p, __m512i v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v)); }
+
+// `contexts` are the classes for From::classes.
+template <From kFrom>
 size_t decode32(const DecodeEntry* table, unsigned log2_total, const uint8_t* contexts, const uint8_t* words,
-                uint32_t* states, uint8_t* out, size_t n) {
+                uint32_t* states, uint8_t* out, size_t n, Trellis trellis) {
+  constexpr bool kTrellis = kFrom == From::trellis || kFrom == From::classes;
+  const __m512i one = _mm512_set1_epi32(1), eight = _mm512_set1_epi32(8);
+  const __m512i next_state = kTrellis ? widen(kNextState) : one;
+  // Quantizer 0 or 1 times this is the place of its tables.
+  const __m512i quantizer_tables = _mm512_set1_epi32(static_cast<int>(trellis.class_count << log2_total));
+  __m512i state[2] = {one, one};
+  if (kTrellis)
+    for (int j = 0; j < 2; ++j) state[j] = widen(trellis.states + 16 * j);
   const __m512i slot_mask = _mm512_set1_epi32((1 << log2_total) - 1), frequency_mask = _mm512_set1_epi32(0xfff);
   const __m512i low = _mm512_set1_epi32(static_cast<int>(kStateLow));
   const __m128i total_shift = _mm_cvtsi32_si128(static_cast<int>(log2_total));
@@ -46,12 +70,20 @@ size_t decode32(const DecodeEntry* table, unsigned log2_total, const uint8_t* co
 #pragma GCC unroll 2
     for (size_t j = 0; j < 2; ++j) {
       __m512i index = _mm512_and_si512(x[j], slot_mask);
-      if (WithContexts) {
-        const __m512i c = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(contexts + i + 16 * j)));
-        index = _mm512_or_si512(index, _mm512_sll_epi32(c, total_shift));
+      if (kFrom == From::contexts || kFrom == From::classes)
+        index = _mm512_or_si512(index, _mm512_sll_epi32(widen(contexts + i + 16 * j), total_shift));
+      if (kTrellis) {
+        const __mmask16 second = _mm512_test_epi32_mask(state[j], one);
+        index = _mm512_mask_add_epi32(index, second, index, quantizer_tables);
+        narrow(trellis.quantizers + i + 16 * j, _mm512_and_si512(state[j], one));
       }
       const __m512i e = look_up(table, index);
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i + 16 * j), _mm512_cvtepi32_epi8(e));
+      narrow(out + i + 16 * j, e);
+      if (kTrellis) {
+        // Bit 1 of token + 1 is its parity.
+        const __m512i parity = _mm512_and_si512(_mm512_slli_epi32(_mm512_add_epi32(e, one), 2), eight);
+        state[j] = _mm512_permutexvar_epi32(_mm512_or_si512(state[j], parity), next_state);
+      }
       const __m512i f = _mm512_and_si512(_mm512_srli_epi32(e, 8), frequency_mask);
       x[j] = _mm512_add_epi32(_mm512_mullo_epi32(_mm512_srl_epi32(x[j], total_shift), f), _mm512_srli_epi32(e, 20));
     }
@@ -66,13 +98,23 @@ size_t decode32(const DecodeEntry* table, unsigned log2_total, const uint8_t* co
   }
   _mm512_storeu_si512(states, x[0]);
   _mm512_storeu_si512(states + 16, x[1]);
+  if (kTrellis)
+    for (int j = 0; j < 2; ++j) narrow(trellis.states + 16 * j, state[j]);
   return static_cast<size_t>(at - words) / 2;
 }
 
 size_t rans_decode32(const DecodeEntry* table, unsigned log2_total, const uint8_t* contexts, const uint8_t* words,
                      uint32_t* states, uint8_t* out, size_t n) {
-  return contexts ? decode32<true>(table, log2_total, contexts, words, states, out, n)
-                  : decode32<false>(table, log2_total, nullptr, words, states, out, n);
+  return contexts ? decode32<From::contexts>(table, log2_total, contexts, words, states, out, n, {})
+                  : decode32<From::nothing>(table, log2_total, nullptr, words, states, out, n, {});
+}
+
+size_t rans_decode32_trellis(const DecodeEntry* table, unsigned log2_total, const uint8_t* classes, unsigned class_count,
+                             const uint8_t* words, uint32_t* states, uint8_t* trellis, uint8_t* out,
+                             uint8_t* quantizers, size_t n) {
+  const Trellis t{class_count, trellis, quantizers};
+  return classes ? decode32<From::classes>(table, log2_total, classes, words, states, out, n, t)
+                 : decode32<From::trellis>(table, log2_total, nullptr, words, states, out, n, t);
 }
 
 template <bool WithContexts>
@@ -200,6 +242,6 @@ void join_avx512(const uint8_t* symbols, const uint8_t* planes, unsigned width, 
 }  // namespace
 
 extern const Kernels kKernelsAvx512;
-const Kernels kKernelsAvx512 = {"avx512", rans_decode32, rans_encode32, LIMOSA_PLAIN_KERNELS(join_avx512)};
+const Kernels kKernelsAvx512 = {"avx512", rans_decode32, rans_decode32_trellis, rans_encode32, LIMOSA_PLAIN_KERNELS(join_avx512)};
 
 }  // namespace limosa

@@ -2,7 +2,7 @@
 // namespace without a name, so that the compiler vectorises it for that instruction set. It must not call
 // anything inline from outside: the linker could keep a copy that needs a newer processor.
 //
-// No include guard and no includes: kernels.hpp, cstdint and cstring come first in the including file.
+// No include guard and no includes: kernels.hpp, trellis.hpp, cstdint and cstring come first in the including file.
 
 constexpr size_t kGroup = 256;  // units whose bit planes fill whole groups (docs/format.md 3.4)
 
@@ -215,7 +215,11 @@ void scatter_plane(const uint8_t* plane, size_t stride, size_t n, uint8_t* units
   for (size_t i = 0; i < n; ++i) units[i * stride] = plane[i];
 }
 
-// What follows rans_decode32 and rans_encode32 in Kernels; JOIN is `join` or an own version of it.
+#include "kernels_levels.hpp"
+#include "kernels_trellis.hpp"
+
+// What follows the rANS in Kernels; JOIN is `join` or an own version of it.
 #define LIMOSA_PLAIN_KERNELS(JOIN)                                                                            \
   top_histogram, byte_histogram, or_units, split, JOIN, steps, apply_steps, contexts, expand_tokens, xor_bytes, gather_plane, \
-      scatter_plane
+      scatter_plane, level_integers, dequantize, level_targets, to_fixed, quantize,                                          \
+      {trellis_forward_of<32>, trellis_forward_of<1>}, {trellis_back_of<32>, trellis_back_of<1>}

@@ -7,6 +7,7 @@
 
 #include "limosa/format.hpp"
 #include "limosa/kernels.hpp"
+#include "trellis.hpp"
 
 namespace limosa {
 namespace {
@@ -55,9 +56,34 @@ inline uint32x4_t look_up(const DecodeEntry* t, uint32x4_t index) {
   return vsetq_lane_u32(t[b >> 32], e, 3);
 }
 
+// The contexts of 32 symbols from the lanes' trellises, whose states are bytes.
+struct Trellis {
+  unsigned class_count;
+  uint8_t* quantizers;
+  uint8x16_t states[2];
+
+  void before(size_t i, const uint8_t* classes, uint8_t* contexts) {
+    for (int h = 0; h < 2; ++h) {
+      const uint8x16_t quantizer = vandq_u8(states[h], vdupq_n_u8(1));
+      vst1q_u8(quantizers + i + 16 * h, quantizer);
+      const uint8x16_t c = classes ? vld1q_u8(classes + i + 16 * h) : vdupq_n_u8(0);
+      vst1q_u8(contexts + 16 * h, vmlaq_u8(c, quantizer, vdupq_n_u8(static_cast<uint8_t>(class_count))));
+    }
+  }
+  void after(const uint8_t* tokens) {
+    for (int h = 0; h < 2; ++h) {
+      // Bit 1 of token + 1 is its parity.
+      const uint8x16_t parity = vandq_u8(vshlq_n_u8(vaddq_u8(vld1q_u8(tokens + 16 * h), vdupq_n_u8(1)), 2), vdupq_n_u8(8));
+      states[h] = vqtbl1q_u8(vld1q_u8(kNextState), vorrq_u8(states[h], parity));
+    }
+  }
+};
+
+// `trellis` null: `contexts` are what they say; otherwise classes, or null.
 template <bool WithContexts>
 size_t decode32(const DecodeEntry* table, unsigned log2_total, const uint8_t* contexts, const uint8_t* words,
-                uint32_t* states, uint8_t* out, size_t n) {
+                uint32_t* states, uint8_t* out, size_t n, Trellis* trellis) {
+  uint8_t own[32];
   const uint32x4_t slot_mask = vdupq_n_u32((1u << log2_total) - 1), frequency_mask = vdupq_n_u32(0xfff);
   const uint32x4_t low = vdupq_n_u32(kStateLow);
   const int32x4_t left = vdupq_n_s32(static_cast<int>(log2_total)), right = vnegq_s32(left);
@@ -66,12 +92,17 @@ size_t decode32(const DecodeEntry* table, unsigned log2_total, const uint8_t* co
   for (int j = 0; j < 8; ++j) x[j] = vld1q_u32(states + 4 * j);
   for (size_t i = 0; i < n; i += 32) {
     uint16x4_t symbol[8];
+    const uint8_t* group = contexts ? contexts + i : nullptr;
+    if (WithContexts && trellis) {
+      trellis->before(i, group, own);
+      group = own;
+    }
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
       uint32x4_t index = vandq_u32(x[j], slot_mask);
       if (WithContexts) {
         uint32_t four;
-        std::memcpy(&four, contexts + i + 4 * static_cast<size_t>(j), 4);
+        std::memcpy(&four, group + 4 * static_cast<size_t>(j), 4);
         const uint32x4_t c = vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four))));
         index = vorrq_u32(index, vshlq_u32(c, left));
       }
@@ -94,6 +125,7 @@ size_t decode32(const DecodeEntry* table, unsigned log2_total, const uint8_t* co
       const uint8x8_t b = vmovn_u16(vcombine_u16(symbol[j + 2], symbol[j + 3]));
       vst1q_u8(out + i + 4 * static_cast<size_t>(j), vcombine_u8(a, b));
     }
+    if (WithContexts && trellis) trellis->after(out + i);
   }
   for (int j = 0; j < 8; ++j) vst1q_u32(states + 4 * j, x[j]);
   return static_cast<size_t>(at - words) / 2;
@@ -101,8 +133,18 @@ size_t decode32(const DecodeEntry* table, unsigned log2_total, const uint8_t* co
 
 size_t rans_decode32(const DecodeEntry* table, unsigned log2_total, const uint8_t* contexts, const uint8_t* words,
                      uint32_t* states, uint8_t* out, size_t n) {
-  return contexts ? decode32<true>(table, log2_total, contexts, words, states, out, n)
-                  : decode32<false>(table, log2_total, nullptr, words, states, out, n);
+  return contexts ? decode32<true>(table, log2_total, contexts, words, states, out, n, nullptr)
+                  : decode32<false>(table, log2_total, nullptr, words, states, out, n, nullptr);
+}
+
+size_t rans_decode32_trellis(const DecodeEntry* table, unsigned log2_total, const uint8_t* classes, unsigned class_count,
+                             const uint8_t* words, uint32_t* states, uint8_t* trellis, uint8_t* out,
+                             uint8_t* quantizers, size_t n) {
+  Trellis t{class_count, quantizers, {vld1q_u8(trellis), vld1q_u8(trellis + 16)}};
+  const size_t used = decode32<true>(table, log2_total, classes, words, states, out, n, &t);
+  vst1q_u8(trellis, t.states[0]);
+  vst1q_u8(trellis + 16, t.states[1]);
+  return used;
 }
 
 template <bool WithContexts>
@@ -159,6 +201,6 @@ uint16_t* rans_encode32(const EncodeSymbol* table, const uint8_t* contexts, cons
 }  // namespace
 
 extern const Kernels kKernelsNeon;
-const Kernels kKernelsNeon = {"neon", rans_decode32, rans_encode32, LIMOSA_PLAIN_KERNELS(join)};
+const Kernels kKernelsNeon = {"neon", rans_decode32, rans_decode32_trellis, rans_encode32, LIMOSA_PLAIN_KERNELS(join)};
 
 }  // namespace limosa

@@ -38,6 +38,7 @@ class Comparison {
           const Tables t = tables(log2_total, std::max(count, 1u), symbols);
           for (const size_t n : {32u, 64u, 96u, 1024u, 4096u}) {
             decode(t, log2_total, count, n);
+            if (count > 1) decode_trellis(t, log2_total, count / 2, n);
             encode(t, log2_total, count, n, symbols);
           }
         }
@@ -100,6 +101,22 @@ class Comparison {
     CHECK(b_.rans_decode32(t.decode.data(), log2_total, contexts, words.data(), y, out_b.data(), n) == used);
     CHECK_CASE(out_a == out_b, "%s, B %u, %u contexts, %zu symbols", b_.name, log2_total, count, n);
     CHECK(std::memcmp(x, y, sizeof x) == 0);
+  }
+
+  void decode_trellis(const Tables& t, unsigned log2_total, unsigned classes, size_t n) {
+    const Bytes words = random_.bytes(2 * n), c = make_contexts(classes, n);
+    uint32_t x[kLanes], y[kLanes];
+    make_states(x);
+    std::memcpy(y, x, sizeof x);
+    Bytes states_a = make_contexts(kTrellisStates, kLanes), states_b = states_a;
+    Bytes out_a(n), out_b(n), quantizers_a(n), quantizers_b(n);
+    const uint8_t* given = classes > 1 ? c.data() : nullptr;
+    const size_t used = a_.rans_decode32_trellis(t.decode.data(), log2_total, given, classes, words.data(), x,
+                                                 states_a.data(), out_a.data(), quantizers_a.data(), n);
+    CHECK(b_.rans_decode32_trellis(t.decode.data(), log2_total, given, classes, words.data(), y, states_b.data(),
+                                   out_b.data(), quantizers_b.data(), n) == used);
+    CHECK_CASE(out_a == out_b && quantizers_a == quantizers_b, "%s, B %u, %u classes", b_.name, log2_total, classes);
+    CHECK(states_a == states_b && std::memcmp(x, y, sizeof x) == 0);
   }
 
   void encode(const Tables& t, unsigned log2_total, unsigned count, size_t n, unsigned symbols) {

@@ -15,10 +15,12 @@
 #include "../src/kernels_avx512.cpp"
 
 #include "compare_kernels.hpp"
+#include "compare_levels.hpp"
 
 int main() {
   using namespace limosa;
   testing::Comparison(*find_kernels("scalar"), kKernelsAvx512Emulated).all();
+  testing::LevelsComparison(*find_kernels("scalar"), kKernelsAvx512Emulated).all();
 }
 #else
 int main() { std::puts("skipped: SIMDe is not installed"); }

@@ -1,5 +1,6 @@
 // Every table of kernels that this machine has against the portable one.
 #include "compare_kernels.hpp"
+#include "compare_levels.hpp"
 
 using namespace limosa;
 
@@ -12,5 +13,6 @@ int main() {
     CHECK(tested != nullptr && std::string(tested->name) == *name);
     std::printf("%s\n", *name);
     testing::Comparison(scalar, *tested).all();
+    testing::LevelsComparison(scalar, *tested).all();
   }
 }

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from limosa.codec.config import Lossless as Lossless
     from limosa.codec.inspect import inspect as inspect
     from limosa.codec.opening import open_base as open_base
+    from limosa.codec.quality import Codebook as Codebook
+    from limosa.codec.quality import MaxError as MaxError
+    from limosa.codec.quality import Signs as Signs
+    from limosa.codec.quality import Step as Step
+    from limosa.codec.quality import Target as Target
     from limosa.errors import BaseMismatchError as BaseMismatchError
     from limosa.errors import ChecksumError as ChecksumError
     from limosa.errors import ConfigError as ConfigError
@@ -58,6 +63,7 @@ _HOMES = {
     "limosa.codec.config": ("Digits", "Lossless"),
     "limosa.codec.inspect": ("inspect",),
     "limosa.codec.opening": ("open_base",),
+    "limosa.codec.quality": ("Codebook", "MaxError", "Signs", "Step", "Target"),
     "limosa.errors": (
         "BaseMismatchError",
         "ChecksumError",
@@ -79,6 +85,7 @@ __all__ = [
     "Base",
     "BaseMismatchError",
     "ChecksumError",
+    "Codebook",
     "ConfigError",
     "CorruptError",
     "Digits",
@@ -87,7 +94,11 @@ __all__ = [
     "Limits",
     "LimosaError",
     "Lossless",
+    "MaxError",
     "MissingExtraError",
+    "Signs",
+    "Step",
+    "Target",
     "TruncatedError",
     "UnsupportedVersionError",
     "apply",

@@ -31,8 +31,10 @@ def encode_tensors(
     *,
     digits: int,
     threads: int,
+    levels: Sequence[tuple[float, bool, float, bool, bool, bool, float, int] | None] | None = None,
     out: OutputBuffer,
 ) -> NDArray[np.uint32]: ...
+def distortion(a: _Bytes, b: _Bytes, dtype: int) -> tuple[float, float, float]: ...
 def decode_tensors(
     frames: _Buffer,
     payload_lengths: NDArray[np.uint32],

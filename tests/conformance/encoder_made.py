@@ -74,6 +74,7 @@ def encoder_cases() -> Iterator[Made]:
     yield from structures()
     yield from updates()
     yield from lossy()
+    yield from quantized()
     yield piped()
     yield joint()
 
@@ -137,6 +138,28 @@ def lossy() -> Iterator[Made]:
         back = {n: a if n == "step" else rounded(a, old[n]) for n, a in new.items()}
         feature = "4 digits of the difference"
         yield made(f"update-{name}", feature, new, old, quality=quality, comes_back=back)
+
+
+def quantized() -> Iterator[Made]:
+    """Levels and what goes with them; only limosa knows which it chose, so it says what they are."""
+    qualities = {
+        "step": limosa.Step(2.0**-7),
+        "step-plain": limosa.Step(2.0**-7, effort=1),
+        "step-adaptive": limosa.Step(2.0**-7, effort=9),
+        "max-error": limosa.MaxError(abs=1e-3),
+        "max-error-relative": limosa.MaxError(rel=0.01),
+        "codebook": limosa.Codebook(16),
+        "bits": limosa.Target(bits=4),
+        "signs": limosa.Signs(),
+    }
+    old = model(BF16, 9)
+    new = trained(old, 10, 1e-1)
+    for name, quality in qualities.items():
+        for base in (None, old):
+            data = limosa.save(new, base=base, quality=quality)
+            back = limosa.load(data, base=base, verify=True)
+            word = name if base is None else f"update-{name}"
+            yield made(word, str(quality), new, base, quality=quality, comes_back=back)
 
 
 def rounded(array: np.ndarray, base: np.ndarray | None) -> np.ndarray:

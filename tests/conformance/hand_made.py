@@ -21,6 +21,7 @@ class Case:
     tensors: list[naive.Coded]
     base: list[naive.Coded] | None = None
     options: dict = field(default_factory=dict)
+    below: list[list[naive.Coded]] = field(default_factory=list)  # the layers before (section 7)
 
     def files(self) -> dict[str, bytes]:
         options = dict(self.options)
@@ -28,7 +29,11 @@ class Case:
         if self.base is not None:
             files["base.limosa"] = naive.file(self.base)
             options["base"] = naive.state_digest(self.base)
-        return {"file.limosa": naive.file(self.tensors, **options), **files}
+        data = b""
+        for layer in self.below:
+            data += naive.file(layer, **options)
+            options["base"] = naive.state_digest(layer)
+        return {"file.limosa": data + naive.file(self.tensors, **options), **files}
 
 
 def tensor(dtype: str, units: list[int], *payloads: bytes, name: str = "w") -> naive.Coded:

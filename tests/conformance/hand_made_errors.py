@@ -24,6 +24,7 @@ class ErrorCase:
     why: str
     data: bytes
     base: bytes | None = None
+    layers: int = 1
 
     def files(self) -> dict[str, bytes]:
         base = {} if self.base is None else {"base.limosa": self.base}
@@ -130,7 +131,8 @@ def layouts() -> Iterator[ErrorCase]:
         "name-with-parent": naive.layout([naive.Coded("a/../b", "U8", (0,), b"")]),
         "name-with-nul": naive.layout([naive.Coded("a\0b", "U8", (0,), b"")]),
         "path-is-a-folder": naive.layout(GOOD, sources=[("a", 5, b"", []), ("a/b", 5, b"", [])]),
-        "quality": good[:1] + b"\2" + good[2:],
+        "quality": good[:1] + b"\3" + good[2:],
+        "quality-not-utf8": good[:1] + b"\2\1\xff" + good[2:],
         "digits-19": naive.layout(GOOD, digits=19),
         "dtype": good.replace(b"\1w\x0f", b"\1w\xfa"),
         "name-not-utf8": good.replace(b"\1w\x0f", b"\1\xff\x0f"),
@@ -177,11 +179,13 @@ def counts() -> Iterator[ErrorCase]:
         "elements-overflow": naive.layout([naive.Coded("w", "U8", (2**32, 2**32), b"")]),
         "rank": head + b"\1\1w\x0f" + naive.varint(2**40) + b"\1" * 50,
         "name": head + b"\1" + naive.varint(2**30) + b"w",
+        "quality": naive.layout(GOOD, lossy="x" * 257),
         "sources": good[:-5] + naive.varint(2**40),
     }
     for name, layout in hostile.items():
         yield ErrorCase(f"count-{name}", LIMIT, f"a hostile number: {name}", with_layout(layout))
     short = {"tensors": head + naive.varint(2**20), "skeleton": good[:-3] + naive.varint(10**6)}
+    short["quality"] = good[:1] + b"\2\x7f" + good[2:]
     for name, layout in short.items():
         data = with_layout(layout)
         yield ErrorCase(f"count-short-{name}", TRUNCATED, f"more {name} than bytes", data)
@@ -220,7 +224,7 @@ def blocks() -> Iterator[ErrorCase]:
     after = 5 + len(escapes)  # where the symbols begin
     mask = naive.zero_mask([1, 0, 2, 0], 0, b"\1\2")
     chosen: dict[str, tuple[str, str, int, bytes]] = {
-        "mode-15": (CORRUPT, "U8", 3, block(15, b"")),
+        "mode-18": (CORRUPT, "U8", 3, block(18, b"")),
         "block-too-long": (CORRUPT, "U8", 3, block(1, b"\0", 4)),
         "block-huge": (CORRUPT, "U8", 3, block(0, b"\0", 2**63)),
         "blocks-more": (CORRUPT, "U8", 3, block(0, b"\1\2\3") + b"\0"),

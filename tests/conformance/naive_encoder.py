@@ -105,6 +105,7 @@ def layout(
     *,
     base: bytes | None = None,
     digits: int | None = None,
+    lossy: str | None = None,
     base_names: Sequence[str | None] | None = None,
     kept: Sequence[int] = (),
     sources: Sequence[tuple[str, int, bytes, Sequence[int]]] | None = None,
@@ -114,7 +115,10 @@ def layout(
         sources = [("", 0, b"", range(len(tensors)))]
     flags = (base is not None) + 2 * (base_names is not None) + 4 * bool(kept)
     out = bytes([flags]) + (base or b"")
-    out += b"\0" if digits is None else bytes([1, digits])
+    if lossy is not None:
+        out += b"\2" + varint(len(lossy.encode())) + lossy.encode()
+    else:
+        out += b"\0" if digits is None else bytes([1, digits])
     out += varint(len(tensors))
     for t in tensors:
         name = t.name.encode()
@@ -236,17 +240,18 @@ def frequency_table(freq: Sequence[int]) -> bytes:
 # 3.3 Integer stream
 
 
+def token(value: int, s: int, m: int) -> tuple[int, int, int]:
+    """The token, the extra bits and how many these are."""
+    if value < 2**s:
+        return value, 0, 0
+    b = value.bit_length() - 1 - m
+    return 2**s + ((b - s + m) << m) + (value >> b) - 2**m, value % 2**b, b
+
+
 def integer_stream(values: Sequence[int], s: int = 4, m: int = 1, **options) -> bytes:
     """`options` as for `symbol_stream`."""
-    tokens, extra = [], []
-    for value in values:
-        if value < 2**s:
-            tokens.append(value)
-            continue
-        b = value.bit_length() - 1 - m
-        tokens.append(2**s + ((b - s + m) << m) + (value >> b) - 2**m)
-        extra.append((value % 2**b, b))
-    tail = bits(extra)
+    parts = [token(value, s, m) for value in values]
+    tokens, tail = [t for t, _, _ in parts], bits([(low, b) for _, low, b in parts])
     return bytes([s, m]) + symbol_stream(tokens, **options) + varint(len(tail)) + tail
 
 

@@ -1,4 +1,4 @@
-"""The README is a program: its examples run, its commands exist, its links lead somewhere."""
+"""The README and the guide are programs: their examples run, its commands exist, its links lead somewhere."""
 
 import doctest
 import re
@@ -13,6 +13,7 @@ import pytest
 from limosa.demo import models
 
 LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")
+PROGRAMS = ["README.md", "docs/guide/lossy.md"]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs"]
 
 
@@ -24,28 +25,34 @@ def pages(repository: Path) -> list[Path]:
     return found
 
 
-def test_python_examples(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("page", PROGRAMS)
+def test_python_examples(
+    page: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(
-        r"^```python\n(.*?)^```", (repository / "README.md").read_text("utf-8"), re.S | re.M
+        r"^```python\n(.*?)^```", (repository / page).read_text("utf-8"), re.S | re.M
     )
     assert blocks
-    examples = doctest.DocTestParser().get_doctest("".join(blocks), {}, "README.md", None, 0)
+    examples = doctest.DocTestParser().get_doctest("".join(blocks), {}, page, None, 0)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     runner.run(examples)
     assert runner.failures == 0
 
 
-def test_command_lines(repository: Path, tmp_path: Path):
+@pytest.mark.parametrize("page", PROGRAMS)
+def test_command_lines(page: str, repository: Path, tmp_path: Path):
     for version, model in enumerate(models(), start=1):
         shutil.copy(model, tmp_path / f"v{version}.safetensors")
-    lines = re.findall(r"^\$ limosa (.+)$", (repository / "README.md").read_text("utf-8"), re.M)
+    shutil.copy(models()[0], tmp_path / "model.safetensors")
+    lines = re.findall(r"^\$ limosa (.+)$", (repository / page).read_text("utf-8"), re.M)
     assert lines
     for line in lines:
         command = [sys.executable, "-m", "limosa.cli.main", *shlex.split(line)]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"limosa {line}: {done.stderr}"
-    for copy, model in (("copy", models()[0]), ("v2-received", models()[1])):
+    copies = {"copy": models()[0], "v2-received": models()[1]} if page == "README.md" else {}
+    for copy, model in copies.items():
         assert (tmp_path / f"{copy}.safetensors").read_bytes() == model.read_bytes()
 
 

@@ -14,6 +14,7 @@ from blake3 import blake3
 from limosa import LimosaError
 from limosa.codec.constants import SET_MAGIC
 from limosa.codec.decoder import Reader
+from limosa.codec.layers import open_layer
 from limosa.codec.set_reader import SetReader
 
 HERE = Path(__file__).parent
@@ -53,13 +54,16 @@ def described(name: str, dtype: str, shape, data: bytes) -> dict:
     return {"name": name, "dtype": dtype, "shape": list(shape), "blake3": digest}
 
 
-def by_limosa(data: bytes, base: bytes | None, *, piped: bool = False) -> dict:
+def by_limosa(
+    data: bytes, base: bytes | None, *, piped: bool = False, layers: int | None = None
+) -> dict:
     if data.startswith(SET_MAGIC):
         models = SetReader(data)
         return {"models": {name: rows_by(models.open(name, verify=True)) for name in models.names}}
     held = None if base is None else Reader(base).as_base()
-    source = io.BytesIO(data) if piped else data
-    return {"tensors": rows_by(Reader(source, base=held, verify=True))}
+    if piped:  # a pipe does not tell how many layers are to come
+        return {"tensors": rows_by(open_layer(io.BytesIO(data), layers, base=held, verify=True))}
+    return {"tensors": rows_by(open_layer(data, base=held, verify=True))}
 
 
 def rows_by(reader: Reader) -> list[dict]:
@@ -82,20 +86,21 @@ def expected(case: Path) -> dict:
 
 
 def content(case: Path) -> dict:
-    return {key: value for key, value in expected(case).items() if key != "feature"}
+    return {key: value for key, value in expected(case).items() if key in ("tensors", "models")}
 
 
 @pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
 def test_limosa(case: Path, piped: bool):
-    assert by_limosa(*files(case), piped=piped) == content(case)
+    layers = expected(case).get("layers")
+    assert by_limosa(*files(case), piped=piped, layers=layers) == content(case)
 
 
 @pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
 @pytest.mark.parametrize("case", ERRORS, ids=lambda path: path.name)
 def test_limosa_refuses(case: Path, piped: bool):
     with pytest.raises(LimosaError) as caught:
-        by_limosa(*files(case), piped=piped)
+        by_limosa(*files(case), piped=piped, layers=expected(case).get("layers"))
     assert WORDS[type(caught.value).__name__] == expected(case)["error"], str(caught.value)
 
 

@@ -6,12 +6,26 @@
 
 namespace limosa {
 
+// How to code a float tensor with loss (docs/format.md 3.11).
+struct LevelsRequest {
+  float step;           // positive and normal; the block's step is this rounded down to 12 bits
+  bool dependent;       // by a trellis; its two quantizers have a spacing of two steps each
+  float lambda;         // weight of a bit against squared errors, in squares of the step
+  bool adaptive;        // 3.13 in place of rANS
+  bool signs_only;      // +-1 times the mean magnitude of each row, whatever the step
+  bool row_scales;      // each row's step is `step` times its root mean square
+  float max_error;      // 0: none; otherwise units that would miss by more are exceptions
+  size_t columns;       // units of a row; 0: no rows
+  size_t first_column;  // of the chunk's first unit
+};
+
 struct ChunkInput {
   const uint8_t* units;
   const uint8_t* base;  // null: no base
   size_t n;             // units, 1 to kChunkUnits
   unsigned dtype;
   int digits;           // Representation Precision, or -1: lossless
+  const LevelsRequest* levels = nullptr;  // null, or a dtype that is not float: without loss
 };
 
 struct ChunkOutput {
@@ -38,6 +52,12 @@ struct BlockInfo {
 void inspect_chunk(const uint8_t* payload, size_t size, const ChunkOutput& out, DecodeScratch& scratch,
                    std::vector<BlockInfo>& blocks);
 
+// How far b is from a: sums of a^2 and of (a - b)^2, and the largest |a - b|, where both are finite. Float dtypes only.
+struct Distortion {
+  double signal, noise, largest;
+};
+Distortion distortion(const uint8_t* a, const uint8_t* b, unsigned dtype, size_t n);
+
 // ---- between the encode_*.cpp files ----
 
 void append_block_header(Bytes& out, Mode mode, size_t units);
@@ -50,6 +70,8 @@ uint64_t intra_cost(const uint8_t* units, size_t n, unsigned dtype, EncodeScratc
 // One block against the base, if that takes fewer than `most` bits.
 bool encode_against_base(Bytes& out, const ChunkInput& in, uint64_t most, EncodeScratch& scratch);
 void encode_decimal(Bytes& out, const ChunkInput& in, EncodeScratch& scratch);
+// Levels as in.levels asks for.
+void encode_levels(Bytes& out, const ChunkInput& in, EncodeScratch& scratch);
 void append_planes(Bytes& out, const uint8_t* units, size_t stride, size_t n, EncodeScratch& scratch);
 
 // ---- shared by both directions: conversions with one rounding (docs/format.md 3.10) ----

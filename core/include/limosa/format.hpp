@@ -24,6 +24,9 @@ enum class Mode : uint8_t {
   base_decimal = 12,
   decimal_lzma = 13,
   base_decimal_lzma = 14,
+  levels = 15,
+  base_levels = 16,
+  base_palette = 17,
 };
 
 // docs/format.md 3.2
@@ -37,6 +40,8 @@ constexpr uint32_t kStateLow = 1u << 16;
 constexpr unsigned kMaxContexts = 16;  // docs/format.md 3.8
 constexpr unsigned kWindow = 255;      // docs/format.md 3.4
 constexpr unsigned kMaxJoined = 5;
+constexpr unsigned kMaxClasses = 8;    // docs/format.md 3.11
+constexpr unsigned kTrellisStates = 8;
 constexpr unsigned kMaxDigits = 18;  // 10^18 is exact in binary64
 
 struct Dtype {

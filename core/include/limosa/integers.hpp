@@ -25,9 +25,12 @@ inline unsigned token_of(uint64_t v, TokenShape shape, unsigned* extra) {
   return (1u << shape.split) + ((top - shape.split) << shape.joined) + low;
 }
 
-// Values are uint8_t, uint16_t, uint32_t or uint64_t by `width`.
+// The finest shape for values of up to 32 bits: 128 values of their own, then four tokens an octave.
+constexpr TokenShape kFinest32{7, 2};
+
+// Values are uint8_t, uint16_t, uint32_t or uint64_t by `width`. `fixed`: that shape instead of the cheapest.
 void encode_integers(Bytes& out, const uint8_t* values, unsigned width, size_t n, const uint8_t* contexts,
-                     unsigned context_count, EncodeScratch& scratch);
+                     unsigned context_count, EncodeScratch& scratch, const TokenShape* fixed = nullptr);
 // Bits that encode_integers would take, from histograms; at least 1.
 uint64_t integers_cost(const uint8_t* values, unsigned width, size_t n, const uint8_t* contexts, unsigned context_count,
                        EncodeScratch& scratch);
@@ -38,9 +41,12 @@ class IntegerDecoder {
   void begin(Reader& reader, size_t n, unsigned width, unsigned context_count, DecodeScratch& scratch,
              std::vector<DecodeEntry>& table);
   void next(uint8_t* values, const uint8_t* contexts, size_t count);
+  // As SymbolDecoder::next_trellis.
+  void next_trellis(uint8_t* values, const uint8_t* classes, TrellisWalk& walk, uint8_t* quantizers, size_t count);
   void finish() const;
 
  private:
+  void expand(uint8_t* values, const uint8_t* tokens, size_t count);
   void next_wide(uint64_t* values, const uint8_t* tokens, size_t count);
 
   SymbolDecoder tokens_;

@@ -25,6 +25,20 @@ struct BitPlanes {
   size_t bytes() const;
 };
 
+// What the trellis encoder works on, in stream order; see kernels_trellis.hpp.
+struct TrellisInput {
+  const int32_t* fixed;      // targets in steps / kFixedOne
+  const uint8_t* classes;    // null: one class
+  unsigned class_count;
+  const int32_t* rates;      // kRateStride for each quantizer of each class
+  int32_t most;              // errors above this, in steps / kFixedOne, are avoided at all costs
+  size_t groups;             // of 32, or of one
+};
+constexpr int32_t kFixedOne = 64;
+constexpr int32_t kMaxFixed = 1 << 30;
+constexpr unsigned kRateLevels = 64;                // |q| from here on share a rate
+constexpr unsigned kRateStride = 2 * kRateLevels;   // of a quantizer: place |q| + 1; a power of two
+
 struct Kernels {
   const char* name;
 
@@ -32,6 +46,11 @@ struct Kernels {
   // `contexts` may be null. Returns the words used.
   size_t (*rans_decode32)(const DecodeEntry* table, unsigned log2_total, const uint8_t* contexts,
                           const uint8_t* words, uint32_t* states, uint8_t* out, size_t n);
+  // The same with the contexts that the lanes' own trellises give (docs/format.md 3.11): class + class_count * quantizer.
+  // `classes` may be null. `trellis` holds the 32 states; `quantizers` gets the quantizer of each symbol.
+  size_t (*rans_decode32_trellis)(const DecodeEntry* table, unsigned log2_total, const uint8_t* classes,
+                                  unsigned class_count, const uint8_t* words, uint32_t* states, uint8_t* trellis,
+                                  uint8_t* out, uint8_t* quantizers, size_t n);
   // Encodes n symbols (a multiple of 32) from the last to the first, writing words downwards from `words_end`;
   // at least n words of room plus 8 below. Returns the new end.
   uint16_t* (*rans_encode32)(const EncodeSymbol* table, const uint8_t* contexts, const uint8_t* symbols, size_t n,
@@ -67,6 +86,25 @@ struct Kernels {
   void (*xor_bytes)(const uint8_t* a, const uint8_t* b, size_t n, uint8_t* out);
   void (*gather_plane)(const uint8_t* units, size_t stride, size_t n, uint8_t* out);
   void (*scatter_plane)(const uint8_t* plane, size_t stride, size_t n, uint8_t* units);
+
+  // ---- levels (docs/format.md 3.11) ----
+
+  // zigzag(q) -> rho; `quantizers` null: not dependent. Returns false if some |rho| reaches 2^29.
+  bool (*level_integers)(const uint32_t* values, const uint8_t* quantizers, size_t n, int32_t* rho);
+  // rho -> units: float dtypes by width and mantissa; `base` null: mode 15.
+  void (*dequantize)(const int32_t* rho, double step, const uint8_t* base, unsigned width, unsigned mantissa, size_t n,
+                     uint8_t* units);
+  // Units, or their differences from the base, rounded to binary32. Returns false if some are not finite.
+  bool (*level_targets)(const uint8_t* units, const uint8_t* base, unsigned width, unsigned mantissa, size_t n,
+                        float* targets);
+  // round(target * scale), cut to +-kMaxFixed; the fixed-point numbers that the trellis works on.
+  void (*to_fixed)(const float* targets, float scale, size_t n, int32_t* fixed);
+  // zigzag of sign(target) * trunc(|target| * scale + offset), but 0 where |target| * scale < zero.
+  void (*quantize)(const float* targets, float scale, float zero, float offset, size_t n, uint32_t* values);
+  // trellis.hpp; 32 trellises side by side, then one alone.
+  void (*trellis_forward[2])(const TrellisInput& in, int32_t* costs, uint16_t* decisions);
+  void (*trellis_back[2])(const TrellisInput& in, const uint16_t* decisions, uint8_t* states, uint32_t* values,
+                          uint8_t* contexts);
 };
 
 // The kernels in use: the best that this processor has, or what LIMOSA_SIMD or select_kernels names.

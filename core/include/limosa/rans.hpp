@@ -17,6 +17,12 @@ struct EncodeScratch {
   std::vector<uint16_t> words;
   std::vector<uint32_t> bins;
   Bytes symbols, contexts, tokens, planes, values, units, mask;
+  // levels
+  std::vector<float> targets;
+  std::vector<int32_t> fixed, stream;
+  std::vector<uint32_t> levels;
+  std::vector<uint16_t> decisions;
+  Bytes classes, stream_classes;
 };
 
 // log2(v) in 1/65536 bit, from integers alone so that every machine makes the same choices; v >= 1.
@@ -41,6 +47,19 @@ struct DecodeScratch {
   std::vector<DecodeEntry> table;
   std::vector<DecodeEntry> second_table;
   Bytes symbols, contexts, values, extra, units, mask;
+  // levels
+  std::vector<int32_t> levels;
+  Bytes classes, quantizers;
+};
+
+// The trellises of a dependent stream (docs/format.md 3.11): which one a symbol belongs to, and their states.
+struct TrellisWalk {
+  size_t segments;  // 32 or 1
+  size_t dealt;     // symbols dealt to the segments in turn; those that follow are the last segment's
+  unsigned class_count;
+  uint8_t states[kLanes] = {};
+
+  uint8_t& state(size_t position) { return states[position < dealt ? position % segments : segments - 1]; }
 };
 
 // Reads a stream piece by piece.
@@ -50,11 +69,14 @@ class SymbolDecoder {
   void begin(Reader& reader, size_t n, unsigned context_count, std::vector<DecodeEntry>& table);
   // The next `count` symbols: a multiple of 32, or all that remain.
   void next(uint8_t* out, const uint8_t* contexts, size_t count);
+  // The same with contexts from `walk`: `classes` (or null) plus class_count times the quantizer, which is reported.
+  void next_trellis(uint8_t* out, const uint8_t* classes, TrellisWalk& walk, uint8_t* quantizers, size_t count);
   // Throws unless the stream ended as an encoder ends it.
   void finish() const;
 
  private:
-  void next_scalar(uint8_t* out, const uint8_t* contexts, size_t count);
+  template <class Contexts>
+  void next_scalar(uint8_t* out, size_t count, Contexts&& contexts);
 
   StreamKind kind_ = StreamKind::raw;
   const uint8_t* data_ = nullptr;  // raw symbols, or words

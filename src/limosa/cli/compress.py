@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="A model that the receiver holds. May be repeated: the one that saves most is used.",
 )
-@options.digits_option
-@options.coder_option
+@options.quality_options
+@click.option(
+    "--layers",
+    metavar="Q,Q,...",
+    help="Layers of quality, coarse to fine, such as bits=2,bits=4,lossless: a prefix of the "
+    "file decodes to the first ones. Sizes and bits count all layers so far.",
+)
 @options.threads_option
 @options.limits_option
 @options.json_option()
@@ -34,11 +39,11 @@ def command(
     inputs: tuple[str, ...],
     output: str,
     bases: tuple[str, ...],
-    digits: int | None,
-    coder: str | None,
     threads: int | None,
     limits: Limits,
     as_json: bool,
+    layers: str | None,
+    **chosen: Any,
 ) -> None:
     """Compress a model: a file, a folder, or a *.safetensors.index.json with its shards.
 
@@ -53,7 +58,12 @@ def command(
     report.refuse_json_on_stream(as_json, output)
     if len(inputs) > 1 and ("-" in inputs or bases):
         raise click.UsageError("Several models are each other's bases: give paths and no --base.")
-    quality = options.quality(digits, coder)
+    if layers is not None:
+        if len(inputs) > 1 or inputs[0] == "-" or len(bases) > 1:
+            raise click.UsageError("--layers takes one model in a file, and one --base at most.")
+        write_layers(inputs[0], output, bases, layers, chosen, threads, limits, as_json)
+        return
+    quality = options.quality(chosen)
     if bases:
         write_update(bases, inputs[0], output, quality, threads, limits, as_json)
         return
@@ -81,7 +91,36 @@ def command(
     if len(inputs) > 1:
         report_set(joint, output, as_json)
     else:
-        report.encoded(output, single.bytes_in, single.bytes_out, as_json, digest=single.digest)
+        report.encoded_model(output, single, as_json)
+
+
+def write_layers(
+    path: str,
+    output: str,
+    bases: tuple[str, ...],
+    layers: str,
+    chosen: dict[str, Any],
+    threads: int | None,
+    limits: Limits,
+    as_json: bool,
+) -> None:
+    """One file with several qualities."""
+    from limosa.exchange import local
+
+    qualities = options.layer_qualities(layers, chosen)
+    size = progress.size_on_disk(path)
+    total = None if size is None else size * len(qualities)
+    with progress.progress_bar("compress", total) as advance:
+        results = local.compress_layers(
+            path,
+            options.sink(output),
+            qualities,
+            base=bases[0] if bases else None,
+            threads=threads,
+            limits=limits,
+            progress=advance,
+        )
+    report.encoded_layers(output, results, as_json)
 
 
 def report_set(result: SetResult, output: str, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,15 +10,14 @@ from limosa.cli import options, progress, report
 from limosa.limits import Limits
 
 if TYPE_CHECKING:
-    from limosa.codec.config import Quality
+    from limosa.codec.quality import Quality
 
 
 @click.command("diff")
 @click.argument("bases", nargs=-1, required=True, type=options.STORED_INPUT, metavar="BASE...")
 @click.argument("new", type=options.INPUT)
 @options.output_option("Where to write the update; - is standard output.")
-@options.digits_option
-@options.coder_option
+@options.quality_options
 @options.threads_option
 @options.limits_option
 @options.json_option("Print the result, with the base that was chosen, as JSON.")
@@ -26,11 +25,10 @@ def command(
     bases: tuple[str, ...],
     new: str,
     output: str,
-    digits: int | None,
-    coder: str | None,
     threads: int | None,
     limits: Limits,
     as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Write the update that turns BASE into NEW.
 
@@ -40,7 +38,7 @@ def command(
     limosa diff v1.safetensors v2.safetensors -o v1-to-v2.limosa
     """
     report.refuse_json_on_stream(as_json, output)
-    quality = options.quality(digits, coder)
+    quality = options.quality(chosen)
     write_update(bases, new, output, quality, threads, limits, as_json)
 
 
@@ -68,14 +66,6 @@ def write_update(
         )
     base, done = bases[result.base], result.encoded
     tried = result.choice and dict(zip(bases, result.choice.sampled, strict=True))
-    report.encoded(
-        output,
-        done.bytes_in,
-        done.bytes_out,
-        as_json,
-        digest=done.digest,
-        base=base,
-        sampled=tried,
-    )
+    report.encoded_model(output, done, as_json, base=base, sampled=tried)
     if len(bases) > 1 and not as_json and output != "-":
         click.echo(f"  from {base}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,9 +29,19 @@ Modes = dict[str, tuple[int, int]]
     metavar="N",
     help="Show the N tensors that take the most bytes.",
 )
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PICTURE",
+    help="Draw instead: the distribution of the weights, and size against quality. FILE may be "
+    "any model then.",
+)
+@options.base_option("With --plot: draw the differences of FILE from this model.")
 @options.limits_option
 @options.json_option("Print everything, all tensors included, as JSON.")
-def command(file: str, top: int, limits: Limits, as_json: bool) -> None:
+def command(
+    file: str, top: int, plot: Path | None, base: str | None, limits: Limits, as_json: bool
+) -> None:
     """Show where the bytes of FILE went: per part, per block mode and per tensor.
 
     An update is shown without its base.
@@ -38,7 +49,16 @@ def command(file: str, top: int, limits: Limits, as_json: bool) -> None:
     \b
     limosa inspect model.limosa
     limosa inspect v1-to-v2.limosa --json
+    limosa inspect v2.safetensors --base v1.safetensors --plot difference.png
     """
+    if plot is not None:
+        from limosa.cli.plot import draw
+
+        draw(file, plot, base, limits)
+        click.echo(f"{plot}: drawn")
+        return
+    if base is not None:
+        raise click.UsageError("--base is for --plot: the bytes of an update need no base.")
     from limosa.codec.inspect import inspect
 
     reports = inspect(file, limits=limits)
@@ -59,11 +79,13 @@ def as_plain(report: Report) -> dict[str, Any]:
     quality = report.quality
     return {
         "model": report.model,
+        "layer": report.layer,
         "bytes": report.nbytes,
         "raw_bytes": report.raw_bytes,
         "header_bytes": report.header_bytes,
         "frame_bytes": report.frame_bytes,
         "index_bytes": report.index_bytes,
+        "quality": quality_of(report),
         "digits": quality.p if isinstance(quality, Digits) else None,
         "digest": report.digest,
         "base_digest": report.base_digest,
@@ -101,6 +123,7 @@ def show(report: Report, file: str, top: int, console: Console) -> None:
     from rich.markup import escape
 
     name = f"{file}: {report.model}" if report.model else file
+    name += f": layer {report.layer}" if report.layer else ""
     console.print(f"[bold]{escape(results.printable(name))}[/bold]", soft_wrap=True)
     console.print(
         f"{results.human(report.nbytes)} for {results.human(report.raw_bytes)} in "
@@ -123,10 +146,12 @@ def share(size: int, raw: int) -> str:
 
 def quality_of(report: Report) -> str:
     """How exactly the model is coded."""
-    from limosa.codec.config import Digits
+    from limosa.codec.config import Digits, Lossless
 
     quality = report.quality
-    return f"{quality.p} digits" if isinstance(quality, Digits) else "lossless"
+    if isinstance(quality, Digits):
+        return f"{quality.p} digits"
+    return "lossless" if isinstance(quality, Lossless) else results.printable(str(quality))
 
 
 def show_parts(report: Report, console: Console) -> None:

@@ -13,7 +13,7 @@ from limosa.errors import ConfigError
 from limosa.limits import Limits
 
 if TYPE_CHECKING:
-    from limosa.codec.config import Quality
+    from limosa.codec.quality import Quality
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -91,26 +91,139 @@ threads_option = click.option(
     metavar="N",
     help="Threads to use; all processors when not given. The output does not depend on it.",
 )
-digits_option = click.option(
-    "--digits",
-    type=click.IntRange(0, 18),
-    metavar="P",
-    help="Keep P decimal digits of each float, and be smaller. Without it every bit is kept.",
-)
-coder_option = click.option(
-    "--coder",
-    type=click.Choice(["rans", "lzma"]),
-    default=None,
-    help="With --digits: limosa's coder, or lzma for comparison.  [default: rans]",
-)
 
 
-def quality(digits: int | None, coder: str | None) -> Quality:
-    """``Lossless()`` or ``Digits(...)`` from the two options."""
+def quality_options(command: F) -> F:
+    """Every option that says how much may be lost; :func:`quality` reads them."""
+    for option in reversed(_QUALITY_OPTIONS):
+        command = option(command)
+    return command
+
+
+_QUALITY_OPTIONS: list[Callable[[Any], Any]] = [
+    click.option("--size", metavar="SIZE", help="Make a file of this size: 3MB, 10% of the raw."),
+    click.option("--bits", type=float, metavar="B", help="Take B bits for each element."),
+    click.option("--snr", type=float, metavar="DB", help="Reach this signal-to-noise ratio."),
+    click.option("--step", type=float, metavar="X", help="Quantize with levels X apart."),
+    click.option(
+        "--max-error",
+        metavar="E",
+        help="Change no element by more than E, or than E% of itself.",
+    ),
+    click.option("--codebook", type=int, metavar="K", help="Give each tensor K values (2 to 256)."),
+    click.option("--signs", is_flag=True, help="One bit a weight: its sign; one scale for a row."),
+    click.option(
+        "--digits",
+        type=click.IntRange(0, 18),
+        metavar="P",
+        help="Keep P decimal digits of each float.",
+    ),
+    click.option(
+        "--coder",
+        type=click.Choice(["rans", "lzma"]),
+        default=None,
+        help="With --digits: limosa's coder, or lzma for comparison.  [default: rans]",
+    ),
+    click.option(
+        "--effort",
+        type=click.Choice(["1", "5", "9"]),
+        default=None,
+        help="With --size, --bits, --snr, --step: 1 is fast, 9 is small.  [default: 5]",
+    ),
+    click.option(
+        "--keep",
+        multiple=True,
+        metavar="PATTERN",
+        help="Keep tensors of such names near-lossless, as those with one axis are. Repeatable.",
+    ),
+    click.option(
+        "--lossy",
+        multiple=True,
+        metavar="PATTERN",
+        help="Let tensors of such names lose as others do, whatever their shape. Repeatable.",
+    ),
+]
+_CONVERSIONS: dict[str, Callable[[str], Any]] = {
+    "codebook": int,
+    "digits": int,
+    "bits": float,
+    "snr": float,
+    "step": float,
+}
+# The options of which one at most is given.
+_KINDS = ("size", "bits", "snr", "step", "max_error", "codebook", "signs", "digits")
+
+
+def quality(chosen: dict[str, Any]) -> Quality:
+    """What the quality options ask for; they are taken out of *chosen*."""
+    values: dict[str, Any] = {kind: chosen.pop(kind) for kind in _KINDS}
+    given = [kind for kind in _KINDS if values[kind] not in (None, False)]
+    coder, effort = chosen.pop("coder"), chosen.pop("effort")
+    patterns: dict[str, Any] = {"keep": chosen.pop("keep"), "lossy": chosen.pop("lossy")}
+    if len(given) > 1:
+        flags = " and ".join("--" + kind.replace("_", "-") for kind in given)
+        raise click.UsageError(f"{flags} exclude each other.")
+    kind = given[0] if given else "lossless"
+    _check_companions(kind, coder, effort, any(patterns.values()))
+    return _make_quality(kind, values.get(kind), coder, int(effort or 5), patterns)
+
+
+def layer_qualities(text: str, chosen: dict[str, Any]) -> list[Quality]:
+    """``bits=2,snr=30,lossless`` to one quality a layer; the other options hold for all."""
+    effort = int(chosen["effort"] or 5)
+    patterns = {"keep": chosen["keep"], "lossy": chosen["lossy"]}
+    given = [kind for kind in _KINDS if chosen[kind] not in (None, False)]
+    if given:
+        raise click.UsageError("--layers says the quality of each layer: name it there only.")
+    qualities = []
+    for part in text.split(","):
+        kind, _, value = part.strip().partition("=")
+        kind = kind.replace("-", "_")
+        if kind not in ("lossless", *_KINDS) or bool(value) == (kind in ("lossless", "signs")):
+            allowed = "lossless, size=, bits=, snr=, step=, max-error=, codebook=, digits="
+            raise click.BadParameter(f"--layers: {part.strip()!r} is none of {allowed}.")
+        try:
+            number: Any = _CONVERSIONS.get(kind, str)(value)
+        except ValueError:
+            raise click.BadParameter(f"--layers: {value!r} is not a number.") from None
+        qualities.append(_make_quality(kind, number, None, effort, patterns))
+    return qualities
+
+
+def _make_quality(
+    kind: str, value: Any, coder: str | None, effort: int, patterns: dict[str, Any]
+) -> Quality:
     from limosa.codec.config import Digits, Lossless
+    from limosa.codec.quality import Codebook, Signs, Step, Target
 
-    if digits is None:
-        if coder is not None:
-            raise click.UsageError("--coder needs --digits.")
-        return Lossless()
-    return Digits(digits, "lzma" if coder == "lzma" else "rans")
+    if kind == "digits":
+        return Digits(value, "lzma" if coder == "lzma" else "rans")
+    if kind in ("size", "bits", "snr"):
+        return Target(**{kind: value}, effort=effort, **patterns)
+    if kind == "step":
+        return Step(value, effort, **patterns)
+    if kind == "max_error":
+        return _max_error(str(value), patterns)
+    if kind == "codebook":
+        return Codebook(value, **patterns)
+    return Signs(**patterns) if kind == "signs" else Lossless()
+
+
+def _check_companions(kind: str, coder: str | None, effort: str | None, patterns: bool) -> None:
+    if coder is not None and kind != "digits":
+        raise click.UsageError("--coder needs --digits.")
+    if effort is not None and kind not in ("size", "bits", "snr", "step"):
+        raise click.UsageError("--effort needs --size, --bits, --snr or --step.")
+    if patterns and kind in ("lossless", "digits"):
+        raise click.UsageError("--keep and --lossy need an option that loses something.")
+
+
+def _max_error(text: str, patterns: dict[str, Any]) -> Quality:
+    from limosa.codec.quality import MaxError
+
+    try:
+        if text.endswith("%"):
+            return MaxError(rel=float(text[:-1]) / 100, **patterns)
+        return MaxError(abs=float(text), **patterns)
+    except ValueError:
+        raise click.BadParameter(f"--max-error {text!r} is not a number or a percentage.") from None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from limosa.codec.encoder import EncodeResult
 
 
 def human(count: int) -> str:
@@ -55,6 +59,33 @@ def encoded(output: str, bytes_in: int, bytes_out: int, as_json: bool, **more: A
     elif output != "-":
         ratio = f" ({bytes_out / bytes_in:.3f} of it)" if bytes_in else ""
         click.echo(f"{output}: {human(bytes_out)} for {human(bytes_in)} of tensors{ratio}")
+
+
+def encoded_model(output: str, result: EncodeResult, as_json: bool, **more: Any) -> None:
+    """The same for one model, with what it lost."""
+    loss = {} if math.isinf(result.snr) else {"snr": result.snr, "max_error": result.max_error}
+    encoded(
+        output, result.bytes_in, result.bytes_out, as_json, digest=result.digest, **loss, **more
+    )
+    if loss and not as_json and output != "-":
+        click.echo(f"  {result.snr:.2f} dB, largest error {result.max_error:.3g}")
+
+
+def encoded_layers(output: str, results: Sequence[EncodeResult], as_json: bool) -> None:
+    """The sizes of the layers, and where each ends in the file."""
+    rows: list[dict[str, Any]] = []
+    end = 0
+    for result in results:
+        end += result.bytes_out
+        loss = None if math.isinf(result.snr) else result.snr
+        rows.append({"end": end, "bytes": result.bytes_out, "snr": loss, "digest": result.digest})
+    encoded(output, results[0].bytes_in, end, as_json, layers=rows)
+    if not as_json and output != "-":
+        for number, row in enumerate(rows, 1):
+            quality = "lossless" if row["snr"] is None else f"{row['snr']:.2f} dB"
+            click.echo(
+                f"  layer {number}: {row['bytes']:,} bytes to byte {row['end']:,}, {quality}"
+            )
 
 
 def restored(output: str, digest: bytes, as_json: bool) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from limosa.codec.config import Quality
 from limosa.codec.decoder import Reader
 from limosa.codec.encoder import EncodeResult, encode, encode_to_bytes
 from limosa.codec.inputs import Input
+from limosa.codec.layers import open_layer
 from limosa.codec.opening import BaseLike, Path, open_base
+from limosa.codec.quality import Quality
 from limosa.codec.tensor_file import TensorFile
 from limosa.errors import ConfigError
 from limosa.files import bundle_from_tensors
@@ -73,6 +74,7 @@ def load(
     limits: Limits | None = None,
     out: Mapping[str, Array] | None = None,
     verify: bool = False,
+    layers: int | None = None,
 ) -> dict[str, Array]:
     """Decode all tensors.
 
@@ -83,6 +85,8 @@ def load(
         limits: what the data may ask for.
         out: contiguous arrays to decode into, for as many of the names as the caller likes.
         verify: also compare digests; checksums are always compared.
+        layers: of a file with layers of quality, decode the first so many; what follows them
+            need not be there. All, unless given.
 
     Raises:
         FormatError: the data are damaged or hostile.
@@ -90,7 +94,9 @@ def load(
         ConfigError: an array of *out* does not fit.
     """
     held = None if base is None else open_base(base, limits=limits, threads=threads)
-    with Reader(data, base=held, limits=limits, threads=threads, verify=verify) as reader:
+    with open_layer(
+        data, layers, base=held, limits=limits, threads=threads, verify=verify
+    ) as reader:
         return _load_all(reader, out or {})
 
 
@@ -102,10 +108,13 @@ def load_file(
     limits: Limits | None = None,
     out: Mapping[str, Array] | None = None,
     verify: bool = False,
+    layers: int | None = None,
 ) -> dict[str, Array]:
     """Decode all tensors of the file *path*; see :func:`load`."""
     check_file(path)
-    return load(path, base=base, threads=threads, limits=limits, out=out, verify=verify)
+    return load(
+        path, base=base, threads=threads, limits=limits, out=out, verify=verify, layers=layers
+    )
 
 
 def open_file(
@@ -115,6 +124,7 @@ def open_file(
     threads: int | None = None,
     limits: Limits | None = None,
     verify: bool = False,
+    layers: int | None = None,
 ) -> TensorFile[Array]:
     """Open a file for reading single tensors, or parts of them.
 
@@ -125,6 +135,7 @@ def open_file(
         threads: how many to use; None for all processors.
         limits: what the file may ask for.
         verify: compare the digest of every tensor that is read whole.
+        layers: as for :func:`load`.
 
     Raises:
         FormatError: the file is damaged or hostile.
@@ -135,7 +146,8 @@ def open_file(
     ...     file.keys(), file.get_slice("w")[1:].tolist()
     (['w'], [[2.0, 3.0], [4.0, 5.0]])
     """
-    return TensorFile(open_reader(path, base, threads, limits, verify), Tensor.numpy, limits)
+    reader = open_reader(path, base, threads, limits, verify, layers)
+    return TensorFile(reader, Tensor.numpy, limits)
 
 
 def to_tensors(tensors: Mapping[str, Array]) -> TensorMap:
@@ -191,6 +203,7 @@ def open_reader(
     threads: int | None,
     limits: Limits | None,
     verify: bool,
+    layers: int | None = None,
 ) -> Reader:
     """A reader with random access.
 
@@ -200,7 +213,7 @@ def open_reader(
     if isinstance(source, (str, os.PathLike)):
         check_file(source)
     held = None if base is None else open_base(base, limits=limits, threads=threads)
-    reader = Reader(source, base=held, limits=limits, threads=threads, verify=verify)
+    reader = open_layer(source, layers, base=held, limits=limits, threads=threads, verify=verify)
     if not reader.random_access:
         raise ConfigError("cannot open a pipe", remedy="write it to a file first, or use load")
     return reader

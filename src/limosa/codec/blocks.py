@@ -15,6 +15,9 @@ from limosa.errors import CorruptError
 _RAW, _CONSTANT, _BASE_COPY, _FIELDS, _PALETTE, _ZERO_MASK = 0, 1, 3, 4, 5, 6
 _PLANES, _BASE_PLANES, _STEPS, _SPARSE = 7, 8, 9, 10
 _DECIMAL, _BASE_DECIMAL, _LZMA, _BASE_LZMA = 11, 12, 13, 14
+_LEVELS, _BASE_LEVELS, _BASE_PALETTE = 15, 16, 17
+# 3.11: flags of a block of levels
+_DEPENDENT, _ROW_SCALES, _BY_ROWS, _BY_EXPONENTS, _ADAPTIVE = 1, 2, 4, 8, 16
 _STREAM_RAW, _STREAM_CONSTANT = 0, 1
 _LANES = {2: 32, 3: 1}
 _MAX_LENGTH = 13
@@ -60,7 +63,9 @@ def _skip(cursor: Cursor, mode: int, n: int, dtype: str) -> None:
         cursor.varint()
     elif mode == _FIELDS:
         _skip_fields(cursor, n, dtype)
-    elif mode == _PALETTE:
+    elif mode in (_PALETTE, _BASE_PALETTE):
+        if mode == _BASE_PALETTE:
+            _skip_exceptions(cursor, width)
         cursor.take((cursor.u8() + 1) * width)
         _skip_symbols(cursor, n, 1)
     elif mode == _ZERO_MASK:
@@ -77,13 +82,13 @@ def _skip(cursor: Cursor, mode: int, n: int, dtype: str) -> None:
         _skip_integers(cursor, changed, 1)
         _skip_steps(cursor, changed)
     elif mode in (_DECIMAL, _BASE_DECIMAL, _LZMA, _BASE_LZMA):
-        for _ in range(cursor.varint()):
-            cursor.varint()
-            cursor.take(width)
+        _skip_exceptions(cursor, width)
         if mode in (_DECIMAL, _BASE_DECIMAL):
             _skip_integers(cursor, n, 1)
         else:
             cursor.take(cursor.varint())
+    elif mode in (_LEVELS, _BASE_LEVELS):
+        _skip_levels(cursor, n, width)
     elif mode != _BASE_COPY:
         raise CorruptError(
             "unknown block mode",
@@ -107,6 +112,38 @@ def _skip_fields(cursor: Cursor, n: int, dtype: str) -> None:
     planes = [8] * (rest // 8) + [bits for bits in (4, 2, 1) if rest % 8 & bits]
     for bits in planes:
         cursor.take(-(-n * bits // 8))
+
+
+def _skip_exceptions(cursor: Cursor, width: int) -> None:
+    for _ in range(cursor.varint()):
+        cursor.varint()
+        cursor.take(width)
+
+
+def _skip_levels(cursor: Cursor, n: int, width: int) -> None:
+    flags = cursor.u8()
+    cursor.take(3)
+    _skip_exceptions(cursor, width)
+    columns, first = cursor.varint(), cursor.varint()
+    if first >= columns:
+        raise CorruptError(
+            "no such column", where=cursor.place(), found=str(first), allowed=f"below {columns}"
+        )
+    rows = -(-(first + n) // columns)
+    if flags & _ROW_SCALES:
+        _skip_symbols(cursor, rows, 1)
+    classes = 1
+    if flags & _BY_ROWS:
+        classes = cursor.u8()
+        _skip_symbols(cursor, rows, 1)
+        _skip_symbols(cursor, columns, 1)
+    elif flags & _BY_EXPONENTS:
+        classes = cursor.u8()
+        cursor.take(2)
+    if flags & _ADAPTIVE:
+        cursor.take(cursor.varint())
+    else:
+        _skip_integers(cursor, n, 2 * classes if flags & _DEPENDENT else classes)
 
 
 def _skip_steps(cursor: Cursor, n: int) -> None:

@@ -57,9 +57,6 @@ class Digits:
             )
 
 
-Quality = Lossless | Digits
-
-
 def thread_count(threads: int | None) -> int:
     """The number of threads to use; ``None`` means every processor this process may use.
 

@@ -15,7 +15,8 @@ FOOTER_BYTES = 24
 FLAG_BASE = 1
 FLAG_BASE_NAMES = 2
 FLAG_KEPT = 4
-QUALITY_LOSSLESS, QUALITY_DIGITS = 0, 1
+QUALITY_LOSSLESS, QUALITY_DIGITS, QUALITY_LOSSY = 0, 1, 2
+MAX_QUALITY_TEXT = 256
 MAX_DIGITS = 18
 BASE_SAME_NAME, BASE_NONE, BASE_NAME = 0, 1, 2
 SOURCE_KINDS = ("tensors", *KINDS)
@@ -54,6 +55,9 @@ MODE_NAMES = (
     "base decimal",
     "decimal lzma",
     "base decimal lzma",
+    "levels",
+    "base levels",
+    "base palette",
 )
 MODE_TENSOR_COPY, MODE_LZMA, MODE_BASE_LZMA = 2, 13, 14
 

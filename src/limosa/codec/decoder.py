@@ -9,7 +9,7 @@ import numpy as np
 
 from limosa.codec.base import Base
 from limosa.codec.chunk_sources import FileFrames, PipeFrames
-from limosa.codec.config import Quality, thread_count
+from limosa.codec.config import thread_count
 from limosa.codec.constants import (
     BATCH_BYTES,
     BATCH_TENSORS,
@@ -19,6 +19,7 @@ from limosa.codec.constants import (
 from limosa.codec.frames import Frames, Piece, decode_pieces
 from limosa.codec.index import Index
 from limosa.codec.inputs import Far, Input, Memory, RandomAccess, open_input
+from limosa.codec.quality import StreamQuality
 from limosa.codec.results import DigestCheck, allocate, check_digest, check_out
 from limosa.errors import BaseMismatchError, ConfigError, CorruptError
 from limosa.files.bundle import Source
@@ -83,7 +84,7 @@ class Reader:
         return self.layout.sources
 
     @property
-    def quality(self) -> Quality:
+    def quality(self) -> StreamQuality:
         """How exactly the tensors are coded."""
         return self.layout.quality
 

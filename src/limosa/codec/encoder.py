@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import groupby
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from limosa import _core
 from limosa.codec.base import Base
-from limosa.codec.config import Digits, Lossless, Quality, thread_count
+from limosa.codec.config import Digits, Lossless, thread_count
 from limosa.codec.constants import (
     BATCH_BYTES,
     BATCH_TENSORS,
-    CHUNK_UNITS,
     COPY_MIN_BYTES,
-    FLOAT_DTYPES,
     MODE_TENSOR_COPY,
-    UNIT_BYTES,
     chunk_count,
     core_dtype,
 )
@@ -28,12 +28,16 @@ from limosa.codec.digests import digests_of
 from limosa.codec.frames import Frames, Piece, decode_pieces
 from limosa.codec.index import Index, write_index
 from limosa.codec.layout import Layout, write_header
-from limosa.codec.lzma_decimal import encode_payload
+from limosa.codec.lossy import Loss, encode_lossy, frame
 from limosa.codec.plan import Plan, make_plan
+from limosa.codec.quality import Described, Lossy, Quality, Step, Target
+from limosa.codec.rate import ATTEMPTS, Attempt, find_step
 from limosa.errors import ConfigError
 from limosa.files.bundle import Bundle
 from limosa.tensors import Bytes, TensorSpec, state_digest
 
+# What an attempt writes beyond this goes to a temporary file.
+_SPOOL_BYTES = 64 * 2**20
 # For a result that is kept whole anyway: longer runs for the threads.
 _WHOLE_BATCH_BYTES = 256 * 2**20
 
@@ -46,11 +50,16 @@ class EncodeResult:
         bytes_in: bytes of all tensors.
         bytes_out: bytes of the stream.
         digest: the state digest of what decoding gives.
+        snr: signal-to-noise ratio in dB over the float tensors that are not kept (see
+            :class:`limosa.codec.quality.Lossy`); infinite without loss.
+        max_error: the largest error of an element of those tensors.
     """
 
     bytes_in: int
     bytes_out: int
     digest: bytes
+    snr: float = math.inf
+    max_error: float = 0.0
 
 
 def encode(
@@ -81,7 +90,10 @@ def encode(
     >>> encode(bundle_from_tensors({}), parts.append).bytes_in
     0
     """
-    encoding = _Encoding(bundle, sink, base, quality or Lossless(), thread_count(threads))
+    count = thread_count(threads)
+    if isinstance(quality, Target):
+        return _encode_to_target(bundle, sink, base, quality, count, progress)
+    encoding = _Encoding(bundle, sink, base, quality or Lossless(), count)
     return encoding.run(BATCH_BYTES, progress)
 
 
@@ -98,9 +110,47 @@ def encode_to_bytes(
     >>> len(encode_to_bytes(bundle_from_tensors({})))
     80
     """
+    if isinstance(quality, Target):
+        parts: list[bytes] = []
+        encode(bundle, parts.append, base=base, quality=quality, threads=threads)
+        return b"".join(parts)
     encoding = _Encoding(bundle, None, base, quality or Lossless(), thread_count(threads))
     encoding.run(_WHOLE_BATCH_BYTES, None)
     return encoding.out.take()
+
+
+def _encode_to_target(
+    bundle: Bundle,
+    sink: Callable[[bytes], object],
+    base: Base | None,
+    target: Target,
+    threads: int,
+    progress: Callable[[int], None] | None,
+) -> EncodeResult:
+    """Encode with several steps, and give *sink* the one that reaches *target*."""
+    results: dict[float, tuple[EncodeResult, IO[bytes]]] = {}
+    with ExitStack() as stack:
+
+        def attempt(quality: Step) -> Attempt:
+            spool = stack.enter_context(tempfile.SpooledTemporaryFile(_SPOOL_BYTES))
+            described = Described(f"{target} step={quality.size:g}")
+            encoding = _Encoding(bundle, spool.write, base, quality, threads, described)
+            result = encoding.run(BATCH_BYTES, share)
+            results[quality.size] = result, spool
+            return Attempt(quality.size, result.bytes_out, result.snr)
+
+        def share(done: int) -> None:
+            if progress is not None:
+                progress(done // ATTEMPTS)
+
+        found = find_step(target, bundle, base, attempt)
+        result, spool = results[found.step]
+        spool.seek(0)
+        while piece := spool.read(BATCH_BYTES):
+            sink(piece)
+        if progress is not None:
+            progress(bundle.nbytes - len(results) * (bundle.nbytes // ATTEMPTS))
+        return result
 
 
 class _Encoding:
@@ -111,9 +161,12 @@ class _Encoding:
         base: Base | None,
         quality: Quality,
         threads: int,
+        described: Described | None = None,
     ) -> None:
-        if not isinstance(quality, (Lossless, Digits)):
-            raise ConfigError("unknown quality", found=repr(quality), allowed="Lossless, Digits")
+        if not isinstance(quality, (Lossless, Digits, Lossy)):
+            raise ConfigError(
+                "unknown quality", found=repr(quality), allowed="Lossless, Digits, Step, Target …"
+            )
         self._bundle = bundle
         self._sink = sink
         self._base = base
@@ -124,13 +177,14 @@ class _Encoding:
         self._given = 0
         self._digests: list[bytes] = []
         self._lengths: list[NDArray[np.uint32]] = []
+        self._loss = Loss()
         self._plan: Plan = make_plan(bundle, base, quality, threads)
         # Only over a pipe: form and digest of a tensor -> its number.
         self._seen: dict[tuple[str, tuple[int, ...], bytes], int] = {}
         self._layout = Layout(
             specs=tuple(bundle.specs),
             sources=tuple(bundle.sources),
-            quality=quality,
+            quality=quality if described is None else described,
             base_digest=None if base is None else base.digest,
             base_names=self._plan.base_names,
             kept=self._plan.kept,
@@ -150,7 +204,7 @@ class _Encoding:
         self._flush(batch, progress, held)
         digest = self._write_index()
         self._give()
-        return EncodeResult(total, self._written, digest)
+        return EncodeResult(total, self._written, digest, self._loss.snr, self._loss.largest)
 
     @property
     def _written(self) -> int:
@@ -186,11 +240,11 @@ class _Encoding:
             if source is not None:
                 self._lengths.append(_put_copy(self.out, run[0][0], source))
                 self._digests.append(self._digests[source])
-            elif isinstance(self._quality, Digits):
-                self._encode_lossy(first + start, run, digests[start:end])
-            else:
+            elif isinstance(self._quality, Lossless):
                 self._encode_run(run, self._base_data(first + start, run))
                 self._digests += digests[start:end]
+            else:
+                self._encode_lossy(first + start, run)
         batch.clear()
         self._give()
         if progress is not None:
@@ -229,37 +283,20 @@ class _Encoding:
             [data for _, data in run],
             bases,
             [core_dtype(spec.dtype) for spec, _ in run],
-            digits=self._layout.digits,
+            digits=-1,
             threads=self._threads,
             out=self.out,
         )
         self._lengths.append(lengths)
 
-    def _encode_lossy(
-        self, first: int, run: Sequence[tuple[TensorSpec, Bytes]], digests: Sequence[bytes]
-    ) -> None:
-        """Encode, decode what was written, and record the digests of that."""
+    def _encode_lossy(self, first: int, run: Sequence[tuple[TensorSpec, Bytes]]) -> None:
+        """Encode, decode what was written, and record the digests and the loss of that."""
         bases = self._base_data(first, run)
-        start = 0
-        for lossy, group in groupby(run, lambda pair: pair[0].dtype in FLOAT_DTYPES):
-            part = list(group)
-            end = start + len(part)
-            begin = len(self.out)
-            self._encode_part(part, bases[start:end], lossy)
-            if lossy:
-                decoded = self._decode(first + start, part, bases[start:end], begin)
-                self._digests += digests_of(decoded, self._threads)
-            else:
-                self._digests += digests[start:end]
-            start = end
-
-    def _encode_part(
-        self, run: Sequence[tuple[TensorSpec, Bytes]], bases: list[Bytes | None], lossy: bool
-    ) -> None:
-        if lossy and isinstance(self._quality, Digits) and self._quality.coder == "lzma":
-            self._lengths.append(_put_lzma(self.out, run, bases, self._quality.p))
-        else:
-            self._encode_run(run, bases)
+        begin = len(self.out)
+        self._lengths.append(encode_lossy(self.out, run, bases, self._quality, self._threads))
+        decoded = self._decode(first, run, bases, begin)
+        self._digests += digests_of(decoded, self._threads)
+        self._loss.add(run, decoded, self._quality)
 
     def _decode(
         self,
@@ -295,32 +332,8 @@ def _put_copy(out: _core.OutputBuffer, spec: TensorSpec, source: int) -> NDArray
     payload = bytearray([MODE_TENSOR_COPY, 0])
     put_varint(payload, source)
     count = chunk_count(spec)
-    out.append(_frame(bytes(payload)) * count)
+    out.append(frame(bytes(payload)) * count)
     return np.full(count, len(payload), np.uint32)
-
-
-def _put_lzma(
-    out: _core.OutputBuffer,
-    run: Sequence[tuple[TensorSpec, Bytes]],
-    bases: Sequence[Bytes | None],
-    digits: int,
-) -> NDArray[np.uint32]:
-    lengths = []
-    for (spec, data), base in zip(run, bases, strict=True):
-        size = CHUNK_UNITS * UNIT_BYTES[spec.dtype]
-        for start in range(0, data.nbytes, size):
-            part = slice(start, start + size)
-            payload = encode_payload(
-                data[part], None if base is None else base[part], spec.dtype, digits
-            )
-            out.append(_frame(payload))
-            lengths.append(len(payload))
-    return np.array(lengths, np.uint32)
-
-
-def _frame(payload: bytes) -> bytes:
-    head = len(payload).to_bytes(4, "little") + _core.crc32c(payload).to_bytes(4, "little")
-    return head + payload
 
 
 def _no_source(number: int) -> Bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import IO, Protocol, runtime_checkable
 
 from limosa.errors import ConfigError, TruncatedError
 from limosa.files.mapped import map_file
@@ -77,6 +77,19 @@ class Far:
     def view(self, offset: int, count: int) -> Bytes:
         """The same as an array."""
         return as_bytes(self.read_at(offset, count))
+
+
+class FileAt:
+    """An open file as bytes with random access."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.size = file.seek(0, 2)
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """The *count* bytes from *offset* on, fewer only at the end."""
+        self._file.seek(offset)
+        return self._file.read(count)
 
 
 RandomAccess = Memory | Far

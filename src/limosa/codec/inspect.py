@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from limosa.codec.blocks import find_blocks
 from limosa.codec.chunk_sources import FileFrames
-from limosa.codec.config import Quality
 from limosa.codec.constants import (
     CHUNK_UNITS,
     FRAME_HEAD_BYTES,
@@ -17,6 +16,8 @@ from limosa.codec.constants import (
     unit_count,
 )
 from limosa.codec.inputs import Far, Input, Memory, open_input
+from limosa.codec.layers import layer_spans
+from limosa.codec.quality import StreamQuality
 from limosa.codec.set_reader import SetReader
 from limosa.errors import ConfigError
 from limosa.files.bundle import Source
@@ -47,6 +48,7 @@ class Report:
 
     Attributes:
         model: its name in the set; empty for a file of one model.
+        layer: its number from 1 on in a file with layers of quality; 0 in others.
         nbytes: bytes of the stream.
         header_bytes, frame_bytes, index_bytes: its parts; frames include their heads.
         raw_bytes: bytes of the decoded tensors.
@@ -63,18 +65,19 @@ class Report:
     frame_bytes: int
     index_bytes: int
     raw_bytes: int
-    quality: Quality
+    quality: StreamQuality
     base_digest: bytes | None
     digest: bytes
     tensors: tuple[TensorReport, ...]
     sources: tuple[Source, ...]
     model: str = ""
+    layer: int = 0
     base_model: str | None = None
     modes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def inspect(source: Input, *, limits: Limits | None = None) -> list[Report]:
-    """A report for each model in *source*: one, or as many as a set has.
+    """A report for each model in *source*, or for each of its layers of quality.
 
     Nothing is decoded, so the base of an update is not needed; only lengths are checked.
 
@@ -89,7 +92,14 @@ def inspect(source: Input, *, limits: Limits | None = None) -> list[Report]:
     if not isinstance(opened, Memory | Far):
         raise ConfigError("a pipe is not inspected", remedy="write it to a file first")
     if opened.read_at(0, len(SET_MAGIC)) != SET_MAGIC:
-        return [_report(FileFrames(opened, 0, opened.size, limits), 0, opened.size)]
+        spans = layer_spans(opened, None, limits)
+        return [
+            replace(
+                _report(FileFrames(opened, start, end, limits), start, end),
+                layer=number if len(spans) > 1 else 0,
+            )
+            for number, (start, end) in enumerate(spans, 1)
+        ]
     models = SetReader(opened, limits=limits)
     reports = []
     for name in models.names:

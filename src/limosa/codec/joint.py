@@ -10,11 +10,13 @@ from typing import IO
 
 from limosa.codec.arborescence import cheapest_tree
 from limosa.codec.base import Base
-from limosa.codec.config import Digits, Lossless, Quality, thread_count
+from limosa.codec.config import Lossless, thread_count
 from limosa.codec.decoder import Reader
 from limosa.codec.encoder import EncodeResult, encode
+from limosa.codec.inputs import FileAt
 from limosa.codec.measure import Slice, coded_bytes, sample
 from limosa.codec.plan import match_names
+from limosa.codec.quality import Quality
 from limosa.codec.set_table import MAX_CHAIN, Member, write_set_header, write_set_index
 from limosa.errors import ConfigError
 from limosa.files.bundle import Bundle
@@ -180,7 +182,7 @@ class _SetEncoding:
         progress: Callable[[int], None] | None,
     ) -> EncodeResult:
         spool: IO[bytes] | None = None
-        if is_base and isinstance(self._quality, Digits):
+        if is_base and not isinstance(self._quality, Lossless):
             spool = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         result = encode(
             self._bundles[model],
@@ -201,19 +203,6 @@ class _SetEncoding:
     def _write(self, piece: bytes) -> None:
         self._sink(piece)
         self._written += len(piece)
-
-
-class FileAt:
-    """An open file as bytes with random access."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.size = file.seek(0, 2)
-
-    def read_at(self, offset: int, count: int) -> bytes:
-        """The *count* bytes from *offset* on, fewer only at the end."""
-        self._file.seek(offset)
-        return self._file.read(count)
 
 
 def _sampled(

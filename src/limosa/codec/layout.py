@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from limosa.codec.config import Digits, Lossless, Quality
+from limosa.codec.config import Digits, Lossless
 from limosa.codec.constants import (
     BASE_NAME,
     BASE_NONE,
@@ -19,12 +19,15 @@ from limosa.codec.constants import (
     FLAG_KEPT,
     MAGIC,
     MAX_DIGITS,
+    MAX_QUALITY_TEXT,
     QUALITY_DIGITS,
     QUALITY_LOSSLESS,
+    QUALITY_LOSSY,
     SOURCE_KINDS,
     VERSION,
 )
 from limosa.codec.cursor import Cursor, put_text, put_varint, unzigzag, zigzag
+from limosa.codec.quality import Described, StreamQuality
 from limosa.codec.sections import read_section, write_section
 from limosa.errors import CorruptError, LimitError, UnsupportedVersionError
 from limosa.files.bundle import Source
@@ -49,14 +52,14 @@ class Layout:
 
     specs: tuple[TensorSpec, ...]
     sources: tuple[Source, ...]
-    quality: Quality
+    quality: StreamQuality
     base_digest: bytes | None = None
     base_names: tuple[str | None, ...] | None = None
     kept: frozenset[int] = frozenset()
 
     @property
     def digits(self) -> int:
-        """The Representation Precision as the core takes it: -1 for lossless."""
+        """The Representation Precision as the core takes it: -1 where there is none."""
         return self.quality.p if isinstance(self.quality, Digits) else -1
 
     def base_name(self, number: int) -> str | None:
@@ -118,8 +121,11 @@ def _layout_content(layout: Layout) -> bytes:
     out += layout.base_digest or b""
     if isinstance(layout.quality, Digits):
         out += bytes([QUALITY_DIGITS, layout.quality.p])
-    else:
+    elif isinstance(layout.quality, Lossless):
         out.append(QUALITY_LOSSLESS)
+    else:
+        out.append(QUALITY_LOSSY)
+        put_text(out, _cut(str(layout.quality)))
     put_varint(out, len(layout.specs))
     for spec in layout.specs:
         put_text(out, spec.name)
@@ -134,6 +140,11 @@ def _layout_content(layout: Layout) -> bytes:
         _put_numbers(out, sorted(layout.kept))
     _put_sources(out, layout)
     return bytes(out)
+
+
+def _cut(text: str) -> str:
+    """As much of *text* as may be written."""
+    return text.encode()[:MAX_QUALITY_TEXT].decode(errors="ignore")
 
 
 def _put_base_names(out: bytearray, layout: Layout) -> None:
@@ -192,17 +203,19 @@ def _parse_layout(cursor: Cursor, limits: Limits) -> Layout:
     return Layout(specs, sources, quality, digest, names, frozenset(kept))
 
 
-def _parse_quality(cursor: Cursor) -> Quality:
+def _parse_quality(cursor: Cursor) -> StreamQuality:
     kind = cursor.u8()
     if kind == QUALITY_LOSSLESS:
         return Lossless()
+    if kind == QUALITY_LOSSY:
+        return Described(cursor.text("bytes in a quality", MAX_QUALITY_TEXT))
     digits = cursor.u8() if kind == QUALITY_DIGITS else -1
     if not 0 <= digits <= MAX_DIGITS:
         raise CorruptError(
             "unknown quality",
             where=cursor.place(),
             found=f"kind {kind}, {digits} digits",
-            allowed=f"kind 0, or kind 1 with 0 to {MAX_DIGITS} digits",
+            allowed=f"kind 0 or 2, or kind 1 with 0 to {MAX_DIGITS} digits",
         )
     return Digits(digits)
 

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from limosa import _core
 from limosa.codec.base import Base
-from limosa.codec.config import Digits, Quality
-from limosa.codec.constants import UNIT_BYTES, core_dtype
+from limosa.codec.config import Digits, Lossless
+from limosa.codec.constants import UNIT_BYTES
+from limosa.codec.lossy import encode_lossy
+from limosa.codec.quality import Quality, Target
 from limosa.files.bundle import Bundle
 from limosa.tensors import Bytes, TensorSpec
 
@@ -81,12 +83,10 @@ def coded_against(
     if not slices:
         return 0
     frames = _core.OutputBuffer()
-    _core.encode_tensors(
-        [piece.data for piece in slices],
-        list(bases),
-        [core_dtype(piece.spec.dtype) for piece in slices],
-        digits=quality.p if isinstance(quality, Digits) else -1,
-        threads=threads,
-        out=frames,
-    )
+    # A target has no step yet, and lzma is slow: which base is best hardly depends on either.
+    if isinstance(quality, Target):
+        quality = Lossless()
+    elif isinstance(quality, Digits):
+        quality = Digits(quality.p)
+    encode_lossy(frames, [(piece.spec, piece.data) for piece in slices], bases, quality, threads)
     return len(frames)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from limosa.codec.base import Base
 from limosa.codec.constants import MAGIC, SET_MAGIC
-from limosa.codec.decoder import Reader
+from limosa.codec.layers import open_layer
 from limosa.errors import ConfigError
 from limosa.files import read
 from limosa.limits import Limits
@@ -49,7 +49,7 @@ def open_base(base: BaseLike, *, limits: Limits | None = None, threads: int | No
             allowed="a Base, arrays by name, or a path",
         )
     if is_limosa(base):
-        return Reader(base, limits=limits, threads=threads).as_base()
+        return open_layer(base, limits=limits, threads=threads).as_base()
     return Base.from_bundle(read(base, limits=limits), threads=threads)
 
 

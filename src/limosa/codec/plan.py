@@ -10,10 +10,10 @@ from itertools import takewhile
 import numpy as np
 
 from limosa.codec.base import Base
-from limosa.codec.config import Quality
 from limosa.codec.constants import COPY_MIN_BYTES, INDEX_DIGEST_BYTES, UNIT_BYTES
 from limosa.codec.digests import digest_of
 from limosa.codec.measure import coded_against, cut
+from limosa.codec.quality import Quality
 from limosa.files.bundle import Bundle
 from limosa.tensors import Bytes, TensorSpec
 

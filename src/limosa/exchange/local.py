@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, BinaryIO, cast
 
-from limosa.codec.config import Quality
 from limosa.codec.decoder import Reader
 from limosa.codec.encoder import EncodeResult, encode
 from limosa.codec.joint import Choice, SetResult, choose_base, encode_set
+from limosa.codec.layers import encode_layers, open_layer
 from limosa.codec.opening import BaseLike, Path, open_base
+from limosa.codec.quality import Quality
 from limosa.errors import ConfigError
 from limosa.exchange.outputs import open_output
 from limosa.exchange.spool import open_stream, to_file
@@ -82,6 +83,42 @@ def compress(
     return result
 
 
+def compress_layers(
+    source: Path,
+    destination: Place,
+    qualities: Sequence[Quality],
+    *,
+    base: BaseLike | None = None,
+    threads: int | None = None,
+    limits: Limits | None = None,
+    kind: str | None = None,
+    progress: Progress | None = None,
+) -> list[EncodeResult]:
+    """Compress a model in layers of quality, coarse to fine.
+
+    A prefix of the file that holds the first k layers decodes to the k-th quality, and what
+    follows later is sent once. A target in bytes or bits counts all layers up to its own.
+
+    Args:
+        source, destination: paths, as for :func:`compress`, and so the rest.
+        qualities: one for each layer.
+
+    Raises:
+        ConfigError: there are no layers, or one is out of reach.
+        FormatError: the source is damaged.
+
+    Returns:
+        One result a layer.
+    """
+    held = None if base is None else open_base(base, limits=limits, threads=threads)
+    with _read(source, kind, limits) as bundle, open_output(destination) as output:
+        results = encode_layers(
+            bundle, output.write, qualities, base=held, threads=threads, progress=progress
+        )
+        output.commit()
+    return results
+
+
 def compress_set(
     sources: Mapping[str, Path] | Sequence[Path],
     destination: Place,
@@ -121,6 +158,7 @@ def decompress(
     *,
     base: BaseLike | None = None,
     model: str | None = None,
+    layers: int | None = None,
     threads: int | None = None,
     limits: Limits | None = None,
     verify: bool = True,
@@ -137,6 +175,8 @@ def decompress(
             safetensors file. All models of a set go into a folder of that name.
         base: the model that the source was coded against, if it was.
         model: of a set, restore only this one.
+        layers: of a file with layers of quality, take the first so many; the rest of it need not
+            be there.
         threads: how many to use; None for all processors.
         limits: what the source may ask for.
         verify: compare the digests of what was decoded with what the encoder promised.
@@ -154,7 +194,9 @@ def decompress(
         if models is None:
             if model is not None:
                 raise ConfigError("not a set of models", found=f"model {model!r} asked for")
-            reader = Reader(opened.stream, base=held, limits=limits, threads=threads, verify=verify)
+            reader = open_layer(
+                opened.stream, layers, base=held, limits=limits, threads=threads, verify=verify
+            )
             return _restore(reader, destination, limits, progress)
         if model is not None:
             chosen = models.open(model, base=held, verify=verify)
@@ -242,7 +284,7 @@ def apply(
         if opened.models is not None:
             raise ConfigError("a set of models is no update", remedy="use decompress")
         held = open_base(base, limits=limits, threads=threads)
-        reader = Reader(opened.stream, base=held, limits=limits, threads=threads, verify=verify)
+        reader = open_layer(opened.stream, base=held, limits=limits, threads=threads, verify=verify)
         if reader.base_digest is None:
             raise ConfigError("this is a whole model, not an update", remedy="use decompress")
         return _restore(reader, new, limits, progress)
@@ -267,7 +309,9 @@ def verify(
     with open_stream(source, limits=limits, threads=threads) as opened:
         held = None if base is None else open_base(base, limits=limits, threads=threads)
         if opened.models is None:
-            reader = Reader(opened.stream, base=held, limits=limits, threads=threads, verify=True)
+            reader = open_layer(
+                opened.stream, base=held, limits=limits, threads=threads, verify=True
+            )
             return _drain(reader, progress)
         digests = {
             name: _drain(opened.models.open(name, verify=True), progress)

@@ -8,11 +8,12 @@ import torch
 
 from limosa.codec.arrays import check_file, open_reader, save_tensors, save_tensors_file
 from limosa.codec.base import Base
-from limosa.codec.config import Quality
 from limosa.codec.decoder import Reader
 from limosa.codec.encoder import EncodeResult
 from limosa.codec.inputs import Input
+from limosa.codec.layers import open_layer
 from limosa.codec.opening import Path, open_base
+from limosa.codec.quality import Quality
 from limosa.codec.tensor_file import TensorFile
 from limosa.errors import ConfigError
 from limosa.limits import Limits
@@ -70,6 +71,7 @@ def load(
     limits: Limits | None = None,
     out: Mapping[str, torch.Tensor] | None = None,
     verify: bool = False,
+    layers: int | None = None,
 ) -> dict[str, torch.Tensor]:
     """Decode all tensors, on the CPU; arguments and errors as for :func:`limosa.load`.
 
@@ -81,9 +83,12 @@ def load(
         out: contiguous tensors on the CPU to decode into, for as many of the names as the
             caller likes; a model's own parameters, for instance.
         verify: also compare digests; checksums are always compared.
+        layers: of a file with layers of quality, decode the first so many.
     """
     held = _open(base, threads)
-    with Reader(data, base=held, limits=limits, threads=threads, verify=verify) as reader:
+    with open_layer(
+        data, layers, base=held, limits=limits, threads=threads, verify=verify
+    ) as reader:
         return _load_all(reader, out or {})
 
 
@@ -95,10 +100,13 @@ def load_file(
     limits: Limits | None = None,
     out: Mapping[str, torch.Tensor] | None = None,
     verify: bool = False,
+    layers: int | None = None,
 ) -> dict[str, torch.Tensor]:
     """Decode all tensors of the file *path*; see :func:`load`."""
     check_file(path)
-    return load(path, base=base, threads=threads, limits=limits, out=out, verify=verify)
+    return load(
+        path, base=base, threads=threads, limits=limits, out=out, verify=verify, layers=layers
+    )
 
 
 def open_file(
@@ -108,9 +116,10 @@ def open_file(
     threads: int | None = None,
     limits: Limits | None = None,
     verify: bool = False,
+    layers: int | None = None,
 ) -> TensorFile[torch.Tensor]:
     """Open a file for reading single tensors; see :func:`limosa.open_file`."""
-    reader = open_reader(path, _open(base, threads), threads, limits, verify)
+    reader = open_reader(path, _open(base, threads), threads, limits, verify, layers)
     return TensorFile(reader, from_tensor, limits)
 
 

@@ -1,0 +1,1 @@
+"""Lossy coding beside NNCodec: size, signal-to-noise ratio and what the model still knows."""

@@ -1,0 +1,150 @@
+// Levels to units (docs/format.md 3.11): integers in the order of the stream, from there to rows of units.
+#include "decode_block.hpp"
+#include "levels.hpp"
+
+namespace limosa {
+namespace {
+
+struct Head {
+  bool dependent = false, scaled = false, adaptive = false;
+  ClassSource source = ClassSource::none;
+  double step = 0;
+};
+
+Head read_head(Reader& r, const uint8_t* base) {
+  Head h;
+  const unsigned flags = r.number<uint8_t>();
+  h.dependent = flags & dependent_levels;
+  h.scaled = flags & scaled_rows;
+  h.adaptive = flags & adaptive_levels;
+  const unsigned source = flags >> 2 & 3;
+  if (flags >> 5 || source > 2 || (source == 2 && !base)) r.corrupt("flags of levels");
+  h.source = static_cast<ClassSource>(source);
+  uint32_t bits = 0;
+  std::memcpy(reinterpret_cast<uint8_t*>(&bits) + 1, r.take(3), 3);
+  if (bits >> 31 || bits >> 23 == 0 || bits >> 23 == 255 || (bits >> 8 & 15)) r.corrupt("step of levels");
+  float step;
+  std::memcpy(&step, &bits, 4);
+  h.step = static_cast<double>(step);
+  return h;
+}
+
+Rows read_rows(Reader& r, size_t n) {
+  const uint64_t columns = r.varint(), first = r.varint();
+  if (columns >> 62 || first >= columns) r.corrupt("rows of levels");
+  return {n, static_cast<size_t>(columns), static_cast<size_t>(first)};
+}
+
+Bytes read_symbols(Reader& r, size_t n, const Block& b) {
+  Bytes symbols(n);
+  SymbolDecoder decoder;
+  decoder.begin(r, n, 1, b.s.table);
+  decoder.next(symbols.data(), nullptr, n);
+  decoder.finish();
+  return symbols;
+}
+
+Bytes read_classes(Reader& r, size_t n, const Block& b) {
+  Bytes classes = read_symbols(r, n, b);
+  for (const uint8_t c : classes)
+    if (c >= kMaxContexts) r.corrupt("class of a row or column");
+  return classes;
+}
+
+// Fills b.s.classes where there are classes; their number.
+unsigned decode_classes(Reader& r, const Block& b, const Head& h, const Rows& rows, const uint8_t* base) {
+  if (h.source == ClassSource::none) return 1;
+  const unsigned count = r.number<uint8_t>();
+  if (count < 1 || count > kMaxClasses) r.corrupt("number of classes");
+  b.s.classes.resize(b.n);
+  if (h.source == ClassSource::base_exponent) {
+    const unsigned first = r.number<uint16_t>();
+    kernels().contexts(base, b.d.unit_bits, b.d.exponent_bits, b.d.mantissa_bits, b.n, first, count, b.s.classes.data());
+    return count;
+  }
+  if (rows.columns > kChunkUnits) r.corrupt("classes of more columns than a chunk has units");
+  const Bytes row_classes = read_classes(r, rows.count(), b), column_classes = read_classes(r, rows.columns, b);
+  fill_classes(rows, row_classes.data(), column_classes.data(), count, b.s.classes.data());
+  return count;
+}
+
+void check(bool valid, const Reader& r) {
+  if (!valid) r.corrupt("a level of 2^29 or more");
+}
+
+void decode_independent(Reader& r, const Block& b, unsigned count) {
+  IntegerDecoder decoder;
+  decoder.begin(r, b.n, 32, count, b.s, b.s.table);
+  b.s.values.resize(std::max(b.s.values.size(), std::min(b.n, kPiece) * 4));
+  for (size_t at = 0; at < b.n; at += kPiece) {
+    const size_t n = std::min(kPiece, b.n - at);
+    decoder.next(b.s.values.data(), count > 1 ? b.s.classes.data() + at : nullptr, n);
+    const auto* values = reinterpret_cast<const uint32_t*>(b.s.values.data());
+    check(kernels().level_integers(values, nullptr, n, b.s.levels.data() + at), r);
+  }
+  decoder.finish();
+}
+
+class DependentDecoder {
+ public:
+  DependentDecoder(const Block& b, unsigned count)
+      : b_(b), segments_(segment_count(b.n, false)), length_(b.n / segments_), count_(count),
+        walk_{segments_, segments_ * length_, count}, classes_(kPiece), quantizers_(kPiece), rho_(kPiece) {
+    b.s.values.resize(std::max(b.s.values.size(), kPiece * 4));
+  }
+
+  void run(Reader& r) {
+    IntegerDecoder decoder;
+    decoder.begin(r, b_.n, 32, 2 * count_, b_.s, b_.s.table);
+    const size_t piece = kPiece / segments_;
+    for (size_t first = 0; first < length_; first += piece) {
+      const size_t groups = std::min(piece, length_ - first), n = groups * segments_;
+      if (count_ > 1) deal(b_.s.classes.data(), segments_, length_, first, groups, classes_.data());
+      next(r, decoder, classes_.data(), n);
+      collect(rho_.data(), segments_, length_, first, groups, b_.s.levels.data());
+    }
+    const size_t dealt = segments_ * length_, rest = b_.n - dealt;
+    if (rest) {
+      next(r, decoder, b_.s.classes.data() + dealt, rest);
+      std::copy_n(rho_.data(), rest, b_.s.levels.data() + dealt);
+    }
+    decoder.finish();
+  }
+
+ private:
+  void next(const Reader& r, IntegerDecoder& decoder, const uint8_t* classes, size_t n) {
+    decoder.next_trellis(b_.s.values.data(), count_ > 1 ? classes : nullptr, walk_, quantizers_.data(), n);
+    const auto* values = reinterpret_cast<const uint32_t*>(b_.s.values.data());
+    check(kernels().level_integers(values, quantizers_.data(), n, rho_.data()), r);
+  }
+
+  const Block& b_;
+  size_t segments_, length_;
+  unsigned count_;
+  TrellisWalk walk_;
+  Bytes classes_, quantizers_;
+  std::vector<int32_t> rho_;
+};
+
+}  // namespace
+
+void decode_levels(Reader& r, const Block& b, const uint8_t* base) {
+  if (!b.d.is_float()) r.corrupt("levels in a tensor that is not float");
+  const Head head = read_head(r, base);
+  const Exceptions exceptions = read_exceptions(r, b);
+  const Rows rows = read_rows(r, b.n);
+  const Bytes scales = head.scaled ? read_symbols(r, rows.count(), b) : Bytes();
+  const unsigned classes = decode_classes(r, b, head, rows, base);
+  b.s.levels.resize(std::max(b.s.levels.size(), b.n));
+  if (head.adaptive) r.corrupt("adaptive levels");
+  if (head.dependent) DependentDecoder(b, classes).run(r);
+  else decode_independent(r, b, classes);
+  int32_t* rho = b.s.levels.data();
+  if (head.source == ClassSource::base_exponent)
+    for (size_t i = 0; i < b.n; ++i)
+      if (is_negative(base + i * b.d.unit_bytes(), b.d.unit_bytes())) rho[i] = -rho[i];
+  dequantize_rows(rows, rho, head.step, head.scaled ? scales.data() : nullptr, base, b.dtype, b.units);
+  place_exceptions(exceptions, b);
+}
+
+}  // namespace limosa

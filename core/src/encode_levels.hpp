@@ -1,0 +1,25 @@
+// Between the files of the levels encoder.
+#pragma once
+#include "levels.hpp"
+
+namespace limosa {
+
+// Everything of a block but its integers and exceptions.
+struct LevelsPlan {
+  Rows rows;
+  float step;
+  bool dependent;
+  Bytes scales;  // of the rows, or empty
+  ClassSource source = ClassSource::none;
+  unsigned classes = 1;
+  unsigned first_exponent = 0;       // base_exponent
+  Bytes row_classes, column_classes;  // rows_and_columns
+};
+
+// Chooses the classes that make the levels of s.fixed cheapest, tables and lists included, and fills s.classes.
+void plan_classes(LevelsPlan& plan, const ChunkInput& in, EncodeScratch& s);
+
+// The levels of s.fixed by Viterbi's algorithm: s.levels and s.contexts, in the order of the stream.
+void encode_trellis(const LevelsPlan& plan, const LevelsRequest& request, EncodeScratch& s);
+
+}  // namespace limosa

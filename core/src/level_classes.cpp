@@ -1,0 +1,169 @@
+// Which units share a frequency table: those whose row and column, or whose base, promise levels of one size
+// (docs/format.md 3.11).
+#include <cstring>
+
+#include "encode_levels.hpp"
+
+namespace limosa {
+namespace {
+
+constexpr size_t kFewUnits = 512;        // below, no table pays for another
+constexpr unsigned kCapped = 64;         // levels from here on count as one
+constexpr uint32_t kLeastMean = 4;       // of |x|, in steps / kFixedOne: rows below are as good as zero
+constexpr uint64_t kTableBits = 40, kEntryBits = 8, kListBits = 40;
+constexpr int64_t kOctave = 65536;       // unit of the logarithms
+constexpr int64_t kFinest = kOctave / 4;  // least distance of classes
+
+// Mean magnitudes as logarithms, one a row or a column, with the units that each stands for.
+struct Profile {
+  std::vector<int64_t> log;
+  std::vector<uint32_t> units;
+  int64_t mean = 0, deviation = 0;
+
+  explicit Profile(size_t n) : log(n), units(n) {}
+
+  void summarise(size_t n) {
+    int64_t sum = 0;
+    for (size_t i = 0; i < log.size(); ++i) sum += log[i] * units[i];
+    mean = sum / static_cast<int64_t>(n);
+    uint64_t squares = 0;  // in (octave / 256)^2
+    for (size_t i = 0; i < log.size(); ++i) {
+      const int64_t d = (log[i] - mean) / 256;
+      squares += static_cast<uint64_t>(d * d) * units[i];
+    }
+    const uint64_t variance = squares / n;
+    while ((deviation + 1) * (deviation + 1) <= static_cast<int64_t>(variance)) ++deviation;
+    deviation *= 256;
+  }
+
+  // Classes of width `width` with the mean at `middle`.
+  Bytes classes(int64_t width, int64_t middle, unsigned count) const {
+    Bytes c(log.size());
+    for (size_t i = 0; i < c.size(); ++i) {
+      const int64_t v = log[i] - mean + middle + width / 2;
+      c[i] = static_cast<uint8_t>(v < 0 ? 0 : std::min<int64_t>(v / width, count - 1));
+    }
+    return c;
+  }
+};
+
+uint32_t magnitude(int32_t x) { return static_cast<uint32_t>(std::min(x < 0 ? -x : x, 1 << 20)); }
+
+void profile(const Rows& rows, const int32_t* x, Profile& r, Profile& c) {
+  std::vector<uint64_t> sums(c.log.size());
+  rows.each([&](size_t row, size_t column, size_t at, size_t n) {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; ++i) sum += magnitude(x[at + i]);
+    const uint64_t mean = std::max<uint64_t>(sum * 16 / n, kLeastMean * 16);
+    r.log[row] = log2_fixed(static_cast<uint32_t>(mean));
+    r.units[row] = static_cast<uint32_t>(n);
+    const uint64_t weight = (uint64_t{1} << 24) / mean;
+    for (size_t i = 0; i < n; ++i) {
+      sums[column + i] += magnitude(x[at + i]) * weight;
+      ++c.units[column + i];
+    }
+  });
+  for (size_t i = 0; i < sums.size(); ++i) {
+    const uint64_t mean = c.units[i] ? sums[i] / c.units[i] : 0;
+    c.log[i] = log2_fixed(static_cast<uint32_t>(std::min<uint64_t>(std::max<uint64_t>(mean, 1 << 14), 1u << 31)));
+  }
+  r.summarise(rows.n);
+  c.summarise(rows.n);
+}
+
+uint64_t list_bits(const Bytes& list) {
+  uint32_t bins[kMaxClasses] = {};
+  for (const uint8_t c : list) ++bins[c];
+  const uint64_t entropy = entropy_bits(bins, kMaxClasses);
+  return entropy ? entropy + kListBits : 16;
+}
+
+// Bits of levels with these classes (null: one), tables included.
+uint64_t levels_bits(const Bytes& levels, const uint8_t* classes, unsigned count, bool dependent) {
+  uint32_t bins[kMaxClasses][kCapped] = {};
+  if (classes)
+    for (size_t i = 0; i < levels.size(); ++i) ++bins[classes[i]][levels[i]];
+  else
+    for (const uint8_t v : levels) ++bins[0][v];
+  uint64_t bits = 0;
+  for (unsigned c = 0; c < count; ++c) {
+    unsigned used = 0;
+    for (const uint32_t b : bins[c]) used += b != 0;
+    bits += entropy_bits(bins[c], kCapped) + (dependent ? 2 : 1) * (kTableBits + 2 * used * kEntryBits);
+  }
+  return bits;
+}
+
+struct Choice {
+  uint64_t bits;
+  LevelsPlan plan;
+};
+
+void try_rows_and_columns(Choice& best, const LevelsPlan& plan, const Bytes& levels, EncodeScratch& s) {
+  const Rows& rows = plan.rows;
+  if (rows.columns > kChunkUnits || rows.count() + rows.columns > rows.n / 2) return;
+  Profile r(rows.count()), c(rows.columns);
+  profile(rows, s.fixed.data(), r, c);
+  const int64_t spread = r.deviation + c.deviation;
+  if (spread < kFinest / 4) return;
+  for (const unsigned count : {2u, 4u, 8u}) {
+    LevelsPlan p = plan;
+    p.source = ClassSource::rows_and_columns;
+    p.classes = count;
+    const int64_t width = std::max(kFinest, (r.deviation * r.deviation + c.deviation * c.deviation) / spread * 4 / count);
+    const int64_t middle = width * (count - 1) / 2;
+    p.row_classes = r.classes(width, middle * r.deviation / spread, count);
+    p.column_classes = c.classes(width, middle * c.deviation / spread, count);
+    fill_classes(rows, p.row_classes.data(), p.column_classes.data(), count, s.classes.data());
+    const uint64_t bits = levels_bits(levels, s.classes.data(), count, plan.dependent) + list_bits(p.row_classes) +
+                          list_bits(p.column_classes);
+    if (bits < best.bits) best = {bits, std::move(p)};
+  }
+}
+
+void fill_exponents(const LevelsPlan& p, const ChunkInput& in, EncodeScratch& s) {
+  const Dtype& d = kDtypes[in.dtype];
+  kernels().contexts(in.base, d.unit_bits, d.exponent_bits, d.mantissa_bits, in.n, p.first_exponent, p.classes,
+                     s.classes.data());
+}
+
+void try_base_exponent(Choice& best, const LevelsPlan& plan, const ChunkInput& in, const Bytes& levels, EncodeScratch& s) {
+  const Dtype& d = kDtypes[in.dtype];
+  const size_t bins = size_t{1} << d.exponent_bits;
+  s.bins.assign(4 * bins, 0);
+  kernels().top_histogram(in.base, d.unit_bits, in.n, d.exponent_bits, s.bins.data());
+  size_t above = 0, e = bins;
+  while (e > 0 && above <= in.n / 1024) {
+    --e;
+    for (size_t k = 0; k < 4; ++k) above += s.bins[k * bins + e];
+  }
+  for (const unsigned count : {4u, 8u}) {
+    LevelsPlan p = plan;
+    p.source = ClassSource::base_exponent;
+    p.classes = count;
+    p.first_exponent = e + 1 > count ? static_cast<unsigned>(e + 1 - count) : 0;
+    fill_exponents(p, in, s);
+    const uint64_t bits = levels_bits(levels, s.classes.data(), count, plan.dependent);
+    if (bits < best.bits) best = {bits, std::move(p)};
+  }
+}
+
+}  // namespace
+
+void plan_classes(LevelsPlan& plan, const ChunkInput& in, EncodeScratch& s) {
+  if (in.n < kFewUnits) return;
+  s.classes.resize(in.n);
+  Bytes levels(in.n);
+  const unsigned shift = plan.dependent ? 7 : 6;
+  for (size_t i = 0; i < in.n; ++i)
+    levels[i] = static_cast<uint8_t>(std::min((magnitude(s.fixed[i]) + (1u << (shift - 1))) >> shift, kCapped - 1));
+  Choice best{levels_bits(levels, nullptr, 1, plan.dependent), plan};
+  if (plan.rows.columns < in.n) try_rows_and_columns(best, plan, levels, s);
+  if (in.base) try_base_exponent(best, plan, in, levels, s);
+  plan = std::move(best.plan);
+  if (plan.source == ClassSource::rows_and_columns)
+    fill_classes(plan.rows, plan.row_classes.data(), plan.column_classes.data(), plan.classes, s.classes.data());
+  if (plan.source == ClassSource::base_exponent) fill_exponents(plan, in, s);
+}
+
+}  // namespace limosa
