@@ -1045,8 +1045,10 @@ def levels(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
         K, class_of = classes_of_rows(source, grid)
     elif classes == 2:
         K, class_of = classes_of_exponents(source, base or [], dtype)
-    read = adaptive_levels if adaptive else integer_levels
-    coded = read(source, n, bool(dependent), class_of, K)
+    if adaptive:
+        coded = adaptive_levels(source, grid, bool(dependent))
+    else:
+        coded = integer_levels(source, n, bool(dependent), class_of, K)
     worst = max(abs(rho) for rho in coded)
     source.require(worst < 2**29, f"{worst} steps")
     if classes == 2:
@@ -1137,13 +1139,6 @@ def steps_of(q: int, dependent: bool, state: int) -> int:
     return 2 * q - (state % 2 if q > 0 else -(state % 2))
 
 
-def adaptive_levels(
-    source: Cursor, n: int, dependent: bool, class_of: list[int], K: int
-) -> list[int]:
-    """The rho of each unit, from the adaptive coder of 3.13."""
-    raise source.corrupt("TODO")
-
-
 def add_values(
     values: list[float], exceptions: dict[int, int], dtype: Dtype, base: Base
 ) -> list[int]:
@@ -1175,6 +1170,278 @@ def base_palette(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
     values = [to_float(entry, dtype.exponent, dtype.mantissa) for entry in entries]
     source.require(all(map(math.isfinite, values)), "a difference that is not finite")
     return add_values([values[i] for i in indices], exceptions, dtype, base)
+
+
+# 3.13 Adaptive levels
+
+MAX_LOGIT = 2047
+MAX_CLASS = 28  # |q| is below 2^29
+
+
+def clamp(value: int, most: int) -> int:
+    """`value`, at least -most and at most `most`."""
+    return max(-most, min(most, value))
+
+
+def log16(v: int) -> int:
+    """The logarithm to base 2 in sixteenths, linear between powers of two; v >= 1."""
+    b = v.bit_length() - 1
+    return 16 * b + ((v << 4 >> b) & 15)
+
+
+def _probabilities() -> tuple[list[int], list[int]]:
+    """Of a logit + 2047 the probability in 2^-16, and exp(-u / 256) in 2^-16 for u up to 2047."""
+    probabilities = [0] * (2 * MAX_LOGIT + 1)
+    falling = []
+    x = 2**32
+    for u in range(MAX_LOGIT + 1):
+        falling.append(x >> 16)
+        p = 2**48 // (2**32 + x)
+        probabilities[MAX_LOGIT + u], probabilities[MAX_LOGIT - u] = p, 65536 - p
+        x = x * 4278222805 >> 32
+    return probabilities, falling
+
+
+def _logits(probabilities: list[int]) -> list[int]:
+    """Of a probability in 2^-12 the logit."""
+    logits = []
+    at = 0
+    for i in range(4096):
+        while at < 2 * MAX_LOGIT and probabilities[at + 1] <= 16 * i + 8:
+            at += 1
+        logits.append(at - MAX_LOGIT)
+    return logits
+
+
+PROBABILITY, _FALLING = _probabilities()
+LOGIT = _logits(PROBABILITY)
+SURVIVAL = [LOGIT[min(f >> 4, 4095)] for f in _FALLING]
+
+
+class BitDecoder:
+    """Bits from a range coder of 32 bits."""
+
+    def __init__(self, source: Cursor) -> None:
+        self.source = source
+        self.behind = 0  # bytes past the end, which are 0
+        self.range = 2**32 - 1
+        self.code = 0
+        for _ in range(4):
+            self.code = self.code << 8 | self.next()
+        source.require(self.code < self.range, "the code begins beyond its range")
+
+    def next(self) -> int:
+        """The next byte."""
+        if self.source.left():
+            return self.source.uint(1)
+        self.behind += 1
+        self.source.require(self.behind <= 3, "the code runs out of bytes")
+        return 0
+
+    def bit(self, probability: int) -> int:
+        """The next bit, which is 1 with a probability in 2^-16."""
+        bound = self.range * probability >> 16
+        bit = int(self.code < bound)
+        if bit:
+            self.range = bound
+        else:
+            self.code -= bound
+            self.range -= bound
+        while self.range < 2**24:
+            self.range <<= 8
+            self.code = self.code << 8 | self.next()
+        return bit
+
+
+class Mixer:
+    """The weights of the eight predictions of one kind of bit, in 2^-20."""
+
+    def __init__(self) -> None:
+        self.weights = [2**17] * 8
+        self.bits = 0
+
+    def mix(self, logits: list[int]) -> int:
+        """The probability of a 1."""
+        weights = [max(-32768, min(32767, w >> 7)) for w in self.weights]
+        total = sum(w * logit for w, logit in zip(weights, logits, strict=True))
+        return PROBABILITY[clamp(total >> 13, MAX_LOGIT) + MAX_LOGIT]
+
+    def learn(self, logits: list[int], miss: int) -> None:
+        """`miss`: the bit less its probability, in 2^-16."""
+        error = miss * max(24, 3200 // (self.bits + 16)) >> 9
+        for k, logit in enumerate(logits):
+            moved = self.weights[k] + ((logit * error + 256) >> 9)
+            self.weights[k] = (moved + 2**31) % 2**32 - 2**31
+        self.bits = min(self.bits + 1, 120)
+
+
+@dataclass
+class Column:
+    """Averages in a column, in 2^-12."""
+
+    magnitude: int
+    value: int = 0
+    count: int = 0
+
+
+class AdaptiveModel:
+    """What the levels so far say of the next one."""
+
+    def __init__(self, grid: Grid, dependent: bool, scale: int) -> None:
+        self.grid, self.dependent = grid, dependent
+        self.stride = min(grid.columns, grid.n + 1)
+        self.columns = [Column(scale) for _ in range(min(grid.columns, grid.n))]
+        self.x = grid.first
+        self.log_scale = log16(scale)
+        self.near_shift = max(0, self.log_scale // 16 - 13)
+        self.recent = self.row_level = self.row_column = scale
+        self.row_count = 8
+        self.ratio = 2**16
+        self.tap_weights = [0] * 8
+        self.state = 0
+        self.mixers = [Mixer() for _ in range(60)]
+        self.slots: dict[tuple[int, int, int], tuple[int, int]] = {}  # probability in 2^-22, count
+        self.q: list[int] = []
+
+    def before(self, distance: int) -> int:
+        """An earlier level."""
+        return self.q[-distance] if distance <= len(self.q) else 0
+
+    def normal(self, q: int) -> int:
+        """A level over the scale, in 2^-8."""
+        return clamp(q * self.inverse >> 12, 768)
+
+    def near(self, q: int) -> int:
+        """One of eight classes of a neighbour."""
+        m = abs(q) >> self.near_shift
+        return m if m < 3 else 3 + sum(m >= limit for limit in (4, 6, 9, 14))
+
+    def relative(self, value: int, step: int, most: int) -> int:
+        """A size next to the block's."""
+        return max(0, min(most, (log16(max(1, value)) - self.log_scale + 64) // step))
+
+    def prepare(self) -> None:
+        """Everything that is known before a level."""
+        if self.x == self.grid.columns:
+            self.x = 0
+            self.row_count = min(self.row_count, 8)
+        slot = len(self.q) % self.stride
+        own = self.own = self.columns[slot]
+        left = self.columns[slot - 1] if slot else own
+        right = self.columns[slot + 1] if slot + 1 < len(self.columns) else own
+        self.smooth = (2 * own.magnitude + left.magnitude + right.magnitude) >> 2
+        scale = max(1, self.smooth * self.ratio >> 16)
+        own_scale = own.magnitude * self.ratio >> 16
+        self.slope = 2**32 // scale
+        self.inverse = 2**32 // (scale + 1229)
+        c = self.stride
+        near = [self.before(1), self.before(2), self.before(c)]
+        more = [self.before(c - 1) if c > 1 else 0, self.before(c + 1), self.before(2 * c)]
+        taps = [near[0], near[1], self.before(3), near[2], *more]
+        self.taps = [self.normal(q) for q in taps]
+        self.taps.append(clamp(own.value * self.inverse >> 24, 768))
+        total = sum(w * tap for w, tap in zip(self.tap_weights, self.taps, strict=True))
+        self.predicted = clamp(total >> 16, 1024)
+        size = (abs(self.predicted) + 8) >> 4
+        away = sum(size >= limit for limit in (1, 2, 3, 5, 8, 12, 18))
+        toward = 7 - away if self.predicted < 0 else 7 + away
+        kinds = [self.near(q) for q in near]
+        signs = [2 if q > 0 else 1 if q < 0 else 0 for q in near]
+        fine = self.relative(scale, 8, 15)
+        self.contexts = [
+            self.relative(scale, 2, 63),
+            (self.state >> 1) * 64 + self.relative(own_scale, 2, 63),
+            self.relative(own.magnitude, 2, 63),
+            toward * 16 + fine,
+            self.relative(own_scale, 8, 15) * 16 + self.relative(self.recent, 8, 15),
+            (kinds[0] * 8 + kinds[1]) * 8 + kinds[2],
+            ((signs[0] * 3 + signs[1]) * 3 + signs[2]) * 16 + fine,
+        ]
+
+    def steepness(self, k: int) -> int:
+        """256 * 2^(k-1) over the scale."""
+        return min(MAX_LOGIT, self.slope << k >> 13)
+
+    def bit(self, coder: BitDecoder, node: int, laplace: int) -> int:
+        """One bit of a level."""
+        keys = [(node, k, context) for k, context in enumerate(self.contexts)]
+        fresh = (PROBABILITY[laplace + MAX_LOGIT] << 6, 1)
+        slots = [self.slots.get(key, fresh) for key in keys]
+        logits = [*(LOGIT[v >> 10] for v, _ in slots), laplace]
+        mixer = self.mixers[node]
+        p = mixer.mix(logits)
+        bit = coder.bit(p)
+        mixer.learn(logits, (bit << 16) - p)
+        for key, (v, count) in zip(keys, slots, strict=True):
+            moved = v + (((bit << 22) - v) * (131072 // (2 * count + 3)) >> 16)
+            self.slots[key] = moved, min(count + 1, 1023)
+        return bit
+
+    def level(self, coder: BitDecoder) -> int:
+        """The next level."""
+        self.prepare()
+        parity = self.state % 2
+        q = 0
+        if self.bit(coder, parity, SURVIVAL[self.steepness(0)]):
+            negative = self.bit(coder, 2, 0)
+            e = 0
+            while e < MAX_CLASS:
+                node = 4 + e if e else 3 + parity
+                if not self.bit(coder, node, SURVIVAL[self.steepness(e + 1)]):
+                    break
+                e += 1
+            q = 1
+            for k in range(e, 0, -1):
+                laplace = -self.steepness(k)
+                if k == e:
+                    bit = self.bit(coder, 31 + e, laplace)
+                else:
+                    bit = coder.bit(PROBABILITY[laplace + MAX_LOGIT])
+                q = 2 * q + bit
+            q = -q if negative else q
+        self.learn(q, parity)
+        return q
+
+    def learn(self, q: int, parity: int) -> None:
+        """What a level changes."""
+        if self.dependent:
+            self.state = T[self.state][q % 2]
+        error = self.normal(q) - self.predicted
+        for k, tap in enumerate(self.taps):
+            self.tap_weights[k] += (tap * error + 512) >> 10
+        halves = 2 * clamp(q, 2**18)
+        halves -= parity if q > 0 else -parity if q < 0 else 0
+        m = abs(halves) << 11
+        self.recent += (m - self.recent) >> 4
+        rate = 65536 // self.row_count
+        self.row_level += (m - self.row_level) * rate >> 16
+        self.row_column += (self.smooth - self.row_column) * rate >> 16
+        self.row_count = min(self.row_count + 1, 256)
+        self.ratio = min(2**24, ((self.row_level + 256) << 16) // (self.row_column + 256))
+        own = self.own
+        rate = 65536 // (own.count + 2)
+        own.magnitude += (m - own.magnitude) * rate >> 16
+        own.value += (halves * 2048 - own.value) * rate >> 16
+        own.count = min(own.count + 1, 98)
+        self.x += 1
+        self.q.append(q)
+
+
+def adaptive_levels(source: Cursor, grid: Grid, dependent: bool) -> list[int]:
+    """The rho of each unit."""
+    size = source.varint()
+    source.require(size >= 2, f"{size} bytes of adaptive levels")
+    code = Cursor(source.take(size), f"{source.where}, adaptive levels")
+    exponent, low = divmod(code.uint(1), 8)
+    code.require(8 * exponent + low <= 215, f"scale {8 * exponent + low}")
+    model = AdaptiveModel(grid, dependent, (8 + low) << exponent + 1)
+    coder = BitDecoder(code)
+    coded = []
+    for _ in range(grid.n):
+        state = model.state
+        coded.append(steps_of(model.level(coder), dependent, state))
+    code.require(code.left() == 0 and coder.behind == 3, "the code does not end with its bytes")
+    return coded
 
 
 MODES: dict[int, Block] = {

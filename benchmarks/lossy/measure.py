@@ -10,7 +10,7 @@ from typing import Any
 
 from . import images, ours
 from .nncodec import NNCodec
-from .quality import torch_version, lite0_network, weight_snr
+from .quality import lite0_network, torch_version, weight_snr
 from .works import Work
 
 NNCODEC = "NNCodec"
@@ -97,8 +97,10 @@ def our_points(
     """Return limosa's points at the same signal-to-noise ratios, or hardly more."""
     points, settings = [], []
     for level, ratio in enumerate(ratios):
+        step = None
         for effort in efforts:
-            step = ours.step_for_snr(work.state, ratio, effort)
+            # Where the effort before ended is near.
+            step = ours.step_for_snr(work.state, ratio, effort, step)
             point = _our_point(work, ours.NAMES[effort], level, step, effort)
             points.append(point)
             settings.append((step, effort))

@@ -163,7 +163,7 @@ def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def torch_version() -> str:
-    """Return torch's version as part of a file name: its sums may differ from release to release."""
+    """Return torch's version as part of a file name: other releases may sum otherwise."""
     return torch.__version__.replace("+", "-")
 
 

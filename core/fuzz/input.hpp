@@ -1,6 +1,7 @@
 // What the fuzz targets share: how the first bytes of an input choose the case, and decoding with two tables of kernels.
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
@@ -19,6 +20,7 @@ enum Flag : uint8_t {
   drifting = 8,     // units that do not repeat
   is_long = 16,
   has_digits = 32,
+  has_levels = 64,  // in place of digits: their byte says how
 };
 
 // dtype, units (2), flags, digits, kernels, seed (2)
@@ -29,14 +31,26 @@ struct Head {
   int digits;  // -1 to 18
   uint8_t kernels;
   uint32_t seed;
+  LevelsRequest levels{};  // a step of 0: none
 
   explicit Head(const uint8_t* p)
       : dtype(p[0] % kDtypeCount),
         n(1 + (p[1] | p[2] << 8) % kMostUnits + (p[3] & is_long ? kLong : 0)),
         flags(p[3]),
-        digits(p[3] & has_digits ? static_cast<int>(p[4] % (kMaxDigits + 1)) : -1),
+        digits(p[3] & has_digits && !(p[3] & has_levels) ? static_cast<int>(p[4] % (kMaxDigits + 1)) : -1),
         kernels(p[5]),
-        seed(p[6] | uint32_t{p[7]} << 8) {}
+        seed(p[6] | uint32_t{p[7]} << 8) {
+    if (!(p[3] & has_levels)) return;
+    constexpr float steps[4] = {0.001f, 0.02f, 3.0f, 1e-30f};
+    const float step = steps[p[4] >> 4 & 3], lambda = p[4] & 1 ? 0.4f : 0.1f;
+    levels = {step, bool(p[4] & 1), lambda, bool(p[4] & 2), bool(p[4] & 4), bool(p[4] & 8), p[4] & 64 ? step : 0, 0, 0};
+    if (!(p[4] & 128)) return;
+    levels.columns = 1 + seed % 300;
+    levels.first_column = seed % 7 % levels.columns;
+  }
+
+  const LevelsRequest* request() const { return levels.step > 0 ? &levels : nullptr; }
+  bool lossless() const { return digits < 0 && !(request() && kDtypes[dtype].is_float()); }
 
   size_t width() const { return kDtypes[dtype].unit_bytes(); }
   size_t bytes() const { return n * width(); }
@@ -119,11 +133,22 @@ inline Outcome decode_with_both(const Bytes& payload, const Head& head, const ui
   return portable;
 }
 
+// Every finite unit is as near as its request promised, and what is not finite is exact.
+inline bool keeps_promise(const Head& head, const Bytes& units, const Bytes& back) {
+  if (!head.request() || !kDtypes[head.dtype].is_float()) return true;
+  for (size_t i = 0; i < units.size(); i += head.width()) {
+    const double was = unit_to_double(&units[i], head.dtype), error = std::fabs(was - unit_to_double(&back[i], head.dtype));
+    if (std::memcmp(&units[i], &back[i], head.width()) == 0) continue;
+    if (!std::isfinite(was) || (head.levels.max_error > 0 && !(error <= double{head.levels.max_error}))) return false;
+  }
+  return true;
+}
+
 inline Bytes encode(const char* kernels, const Bytes& units, const Head& head, const uint8_t* base) {
   require(select_kernels(kernels));
   EncodeScratch scratch;
   Bytes payload;
-  encode_chunk({units.data(), base, head.n, head.dtype, head.digits}, payload, scratch);
+  encode_chunk({units.data(), base, head.n, head.dtype, head.digits, head.request()}, payload, scratch);
   return payload;
 }
 

@@ -1,6 +1,8 @@
 // Levels to units (docs/format.md 3.11): integers in the order of the stream, from there to rows of units.
 #include "decode_block.hpp"
 #include "levels.hpp"
+#include "limosa/context_coder.hpp"
+#include "trellis.hpp"
 
 namespace limosa {
 namespace {
@@ -85,6 +87,19 @@ void decode_independent(Reader& r, const Block& b, unsigned count) {
   decoder.finish();
 }
 
+void decode_adaptively(Reader& r, const Block& b, const Rows& rows, bool dependent) {
+  int32_t* levels = b.s.levels.data();
+  decode_adaptive(r, levels, b.n, rows.columns, rows.first, dependent, b.s);
+  unsigned state = 0;
+  for (size_t i = 0; dependent && i < b.n; ++i) {
+    const int32_t q = levels[i], magnitude = q < 0 ? -q : q;
+    const int32_t rho = 2 * magnitude - (q ? static_cast<int32_t>(state & 1) : 0);  // |q| < 2^29
+    check(rho < 1 << 29, r);
+    levels[i] = q < 0 ? -rho : rho;
+    state = kNextState[state + 8 * (static_cast<unsigned>(magnitude) & 1)];
+  }
+}
+
 class DependentDecoder {
  public:
   DependentDecoder(const Block& b, unsigned count)
@@ -105,7 +120,7 @@ class DependentDecoder {
     }
     const size_t dealt = segments_ * length_, rest = b_.n - dealt;
     if (rest) {
-      next(r, decoder, b_.s.classes.data() + dealt, rest);
+      next(r, decoder, count_ > 1 ? b_.s.classes.data() + dealt : nullptr, rest);
       std::copy_n(rho_.data(), rest, b_.s.levels.data() + dealt);
     }
     decoder.finish();
@@ -136,8 +151,8 @@ void decode_levels(Reader& r, const Block& b, const uint8_t* base) {
   const Bytes scales = head.scaled ? read_symbols(r, rows.count(), b) : Bytes();
   const unsigned classes = decode_classes(r, b, head, rows, base);
   b.s.levels.resize(std::max(b.s.levels.size(), b.n));
-  if (head.adaptive) r.corrupt("adaptive levels");
-  if (head.dependent) DependentDecoder(b, classes).run(r);
+  if (head.adaptive) decode_adaptively(r, b, rows, head.dependent);
+  else if (head.dependent) DependentDecoder(b, classes).run(r);
   else decode_independent(r, b, classes);
   int32_t* rho = b.s.levels.data();
   if (head.source == ClassSource::base_exponent)

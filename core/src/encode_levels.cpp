@@ -3,11 +3,15 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
+
+#include "limosa/context_coder.hpp"
 
 namespace limosa {
 namespace {
 
 constexpr float kNearlyInfinite = 1e38f;
+constexpr double kMostLevels = 1 << 20;  // beyond, a level in binary32 is not exact to a small part of the step
 
 float round_step(float step) {
   uint32_t bits;
@@ -38,17 +42,21 @@ class LevelsEncoder {
     plan_.rows = {in.n, has_rows ? request_.columns : in.n, has_rows ? request_.first_column : 0};
     plan_.step = round_step(request_.step);
     plan_.dependent = request_.dependent && !request_.signs_only;
+    plan_.adaptive = request_.adaptive && !request_.signs_only;
   }
 
   void run(Bytes& out) {
     set_targets();
     if (request_.signs_only || request_.row_scales) set_scales();
+    if (!request_.signs_only)
+      each_step([&](double step, size_t at, size_t n) { except(at, n, static_cast<float>(kMostLevels * step)); });
+    std::sort(exceptions_.begin(), exceptions_.end());
     if (request_.signs_only) {
       signs();
     } else {
       set_fixed();
       plan_classes(plan_, in_, s_);
-      if (plan_.source == ClassSource::base_exponent) align_signs();
+      if (aligned()) align_signs();
       if (plan_.dependent) encode_trellis(plan_, request_, s_);
       else plain();
     }
@@ -59,11 +67,19 @@ class LevelsEncoder {
  private:
   void set_targets() {
     s_.targets.resize(in_.n);
-    if (kernels().level_targets(in_.units, in_.base, d_.unit_bits, d_.mantissa_bits, in_.n, s_.targets.data())) return;
-    for (size_t i = 0; i < in_.n; ++i) {
-      if (std::isfinite(s_.targets[i])) continue;
-      s_.targets[i] = 0;
-      exceptions_.push_back(i);
+    if (!kernels().level_targets(in_.units, in_.base, d_.unit_bits, d_.mantissa_bits, in_.n, s_.targets.data()))
+      except(0, in_.n, std::numeric_limits<float>::max());
+  }
+
+  // Units whose targets are not finite or above `most` become exceptions, their targets zero.
+  void except(size_t at, size_t n, float most) {
+    float* t = s_.targets.data() + at;
+    bool large = false;
+    for (size_t i = 0; i < n; ++i) large |= !(std::fabs(t[i]) <= most);
+    for (size_t i = 0; large && i < n; ++i) {
+      if (std::fabs(t[i]) <= most) continue;
+      t[i] = 0;
+      exceptions_.push_back(at + i);
     }
   }
 
@@ -106,6 +122,10 @@ class LevelsEncoder {
       kernels().to_fixed(s_.targets.data() + at, static_cast<float>(kFixedOne / step), n, s_.fixed.data() + at);
     });
   }
+
+  // Adaptive levels have classes for the rates of the trellis only.
+  ClassSource written_source() const { return plan_.adaptive ? ClassSource::none : plan_.source; }
+  bool aligned() const { return written_source() == ClassSource::base_exponent; }
 
   void align_signs() {
     for (size_t i = 0; i < in_.n; ++i) {
@@ -173,13 +193,13 @@ class LevelsEncoder {
       for (size_t i = 0; i < in_.n; ++i) quantizers[i] = s_.contexts[i] >= plan_.classes;
       std::vector<int32_t> stream(in_.n);
       kernels().level_integers(s_.levels.data(), quantizers.data(), in_.n, stream.data());
-      const size_t segments = segment_count(in_.n, false), length = in_.n / segments;
+      const size_t segments = segment_count(in_.n, plan_.adaptive), length = in_.n / segments;
       collect(stream.data(), segments, length, 0, length, rho);
       std::copy(stream.begin() + static_cast<long>(segments * length), stream.end(), rho + segments * length);
     } else {
       kernels().level_integers(s_.levels.data(), nullptr, in_.n, rho);
     }
-    if (plan_.source == ClassSource::base_exponent)
+    if (aligned())
       for (size_t i = 0; i < in_.n; ++i)
         if (is_negative(in_.base + i * d_.unit_bytes(), d_.unit_bytes())) rho[i] = -rho[i];
     dequantize_rows(plan_.rows, rho, plan_.step, plan_.scales.empty() ? nullptr : plan_.scales.data(), in_.base, in_.dtype,
@@ -187,9 +207,10 @@ class LevelsEncoder {
   }
 
   void write(Bytes& out) {
+    const ClassSource source = written_source();
     append_block_header(out, in_.base ? Mode::base_levels : Mode::levels, 0);
     out.push_back(static_cast<uint8_t>((plan_.dependent ? dependent_levels : 0) | (plan_.scales.empty() ? 0 : scaled_rows) |
-                                       static_cast<unsigned>(plan_.source) << 2));
+                                       static_cast<unsigned>(source) << 2 | (plan_.adaptive ? adaptive_levels : 0)));
     uint8_t step[4];
     std::memcpy(step, &plan_.step, 4);
     append_bytes(out, step + 1, 3);
@@ -197,11 +218,23 @@ class LevelsEncoder {
     append_varint(out, plan_.rows.columns);
     append_varint(out, plan_.rows.first);
     if (!plan_.scales.empty()) encode_symbols(out, plan_.scales.data(), plan_.scales.size(), nullptr, 1, s_);
-    if (plan_.source != ClassSource::none) out.push_back(static_cast<uint8_t>(plan_.classes));
-    if (plan_.source == ClassSource::base_exponent) append(out, static_cast<uint16_t>(plan_.first_exponent));
-    if (plan_.source == ClassSource::rows_and_columns) {
+    if (source != ClassSource::none) out.push_back(static_cast<uint8_t>(plan_.classes));
+    if (source == ClassSource::base_exponent) append(out, static_cast<uint16_t>(plan_.first_exponent));
+    if (source == ClassSource::rows_and_columns) {
       encode_symbols(out, plan_.row_classes.data(), plan_.row_classes.size(), nullptr, 1, s_);
       encode_symbols(out, plan_.column_classes.data(), plan_.column_classes.size(), nullptr, 1, s_);
+    }
+    append_levels(out);
+  }
+
+  void append_levels(Bytes& out) {
+    if (plan_.adaptive) {
+      s_.stream.resize(in_.n);
+      for (size_t i = 0; i < in_.n; ++i) {
+        const auto magnitude = static_cast<int32_t>((s_.levels[i] >> 1) + (s_.levels[i] & 1));
+        s_.stream[i] = s_.levels[i] & 1 ? -magnitude : magnitude;
+      }
+      return encode_adaptive(out, s_.stream.data(), in_.n, plan_.rows.columns, plan_.rows.first, plan_.dependent, s_);
     }
     const auto* values = reinterpret_cast<const uint8_t*>(s_.levels.data());
     if (plan_.dependent) encode_integers(out, values, 32, in_.n, s_.contexts.data(), 2 * plan_.classes, s_, &kFinest32);

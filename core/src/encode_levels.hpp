@@ -8,7 +8,7 @@ namespace limosa {
 struct LevelsPlan {
   Rows rows;
   float step;
-  bool dependent;
+  bool dependent, adaptive;
   Bytes scales;  // of the rows, or empty
   ClassSource source = ClassSource::none;
   unsigned classes = 1;

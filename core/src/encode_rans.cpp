@@ -79,6 +79,42 @@ void count(const uint8_t* symbols, const uint8_t* contexts, size_t n, unsigned c
   for (size_t k = 0; k < table; ++k) bins[k] += bins[table + k];
 }
 
+// About the bits that the symbols of one context and its table take with frequencies that sum to 2^B.
+uint64_t context_bits(const uint32_t* counts, unsigned log2_total) {
+  uint64_t n = 0, bits = 0, crowded = 0;
+  for (unsigned s = 0; s < 256; ++s) n += counts[s];
+  if (n == 0) return 0;
+  const uint32_t log2_n = log2_fixed(static_cast<uint32_t>(n));
+  for (unsigned s = 0; s < 256; ++s) {
+    const uint64_t c = counts[s], share = (c << (log2_total + 8)) / n;  // of the frequencies, with 8 fractional bits
+    if (c == 0) continue;
+    if (share < 256) {  // gets a whole one, which the others pay for
+      bits += c * (log2_total << 16) + (2 << 16);
+      crowded += 256 - share;
+    } else {
+      bits += c * (log2_n - log2_fixed(static_cast<uint32_t>(c))) + ((bit_length(share >> 8) + 1) << 16);
+    }
+  }
+  return (bits >> 16) + ((crowded * n * 369 >> 8) >> (log2_total + 8));  // 369 / 256: 1 / ln 2
+}
+
+// Few symbols do not pay for precise frequencies.
+unsigned choose_log2_total(const uint32_t* counts, size_t n, unsigned context_count) {
+  const unsigned most = context_count == 1 ? kMaxLog2Total : kMaxLog2TotalContexts;
+  if (n >= kSmall) return most;
+  unsigned best = most;
+  uint64_t least = ~uint64_t{0};
+  for (unsigned log2_total = kMinLog2Total; log2_total <= most; ++log2_total) {
+    uint64_t bits = 0;
+    for (unsigned c = 0; c < context_count; ++c) bits += context_bits(counts + size_t{c} * 256, log2_total);
+    if (bits < least) {
+      least = bits;
+      best = log2_total;
+    }
+  }
+  return best;
+}
+
 // Frequencies for one context: to the stream and to the encoder's table.
 void build_context(Bytes& out, const uint32_t* counts, unsigned log2_total, EncodeSymbol* table) {
   uint16_t f[256] = {};
@@ -219,7 +255,7 @@ void encode_symbols(Bytes& out, const uint8_t* symbols, size_t n, const uint8_t*
     count(symbols, contexts, n, context_count, scratch.bins);
     counts = scratch.bins.data();
   }
-  const unsigned log2_total = context_count == 1 ? (n < 1024 ? 10 : kMaxLog2Total) : kMaxLog2TotalContexts;
+  const unsigned log2_total = choose_log2_total(counts, n, context_count);
   const bool small = n < kSmall;
   out.push_back(static_cast<uint8_t>(small ? StreamKind::rans1 : StreamKind::rans32));
   out.push_back(static_cast<uint8_t>(log2_total));

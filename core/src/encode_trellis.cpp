@@ -6,15 +6,15 @@
 namespace limosa {
 namespace {
 
-constexpr int kPasses = 2;
+constexpr size_t kManyUnits = 65536;
 constexpr int32_t kMostRate = 1 << 18;  // bounds the costs of a path
 constexpr size_t kSample = 32768;       // targets that a first look takes
 
 class TrellisEncoder {
  public:
   TrellisEncoder(const LevelsPlan& plan, const LevelsRequest& request, EncodeScratch& s)
-      : s_(s), n_(plan.rows.n), segments_(segment_count(n_, false)), length_(n_ / segments_),
-        classes_(plan.classes), rates_(2 * kRateStride * classes_), counts_(rates_.size()) {
+      : s_(s), n_(plan.rows.n), segments_(segment_count(n_, plan.adaptive)), length_(n_ / segments_),
+        by_tokens_(!plan.adaptive), classes_(plan.classes), rates_(2 * kRateStride * classes_), counts_(rates_.size()) {
     // Costs are in (step / kFixedOne)^2; the cut keeps the product below 64 bits.
     weight_ = static_cast<uint32_t>(std::min(request.lambda, 1000.0f) * (kFixedOne * kFixedOne) + 0.5f);
     const float most = request.max_error / plan.step * kFixedOne;
@@ -24,11 +24,13 @@ class TrellisEncoder {
 
   void run() {
     look();
-    for (int pass = 0; pass < kPasses; ++pass) {
-      if (pass) count();
-      set_rates();
-      search();
-    }
+    set_rates();
+    // A part of each segment, since only its statistics are wanted.
+    const size_t part = n_ >= kManyUnits ? length_ / 4 : length_;
+    search(part, 0);
+    count(part * segments_);
+    set_rates();
+    search(length_, n_ - length_ * segments_);
   }
 
  private:
@@ -70,9 +72,9 @@ class TrellisEncoder {
     }
   }
 
-  void count() {
+  void count(size_t n) {
     std::fill(counts_.begin(), counts_.end(), 0);
-    for (size_t i = 0; i < n_; ++i) {
+    for (size_t i = 0; i < n; ++i) {
       const uint32_t z = s_.levels[i], level = std::min((z >> 1) + (z & 1), uint32_t{kRateLevels});
       const unsigned context = s_.contexts[i], quantizer = context >= classes_;
       counts(context - quantizer * classes_, quantizer)[level] += 4;
@@ -95,26 +97,27 @@ class TrellisEncoder {
 
   TrellisInput input(size_t from, size_t groups) const {
     return {s_.stream.data() + from, classes_ > 1 ? s_.stream_classes.data() + from : nullptr, classes_, rates_.data(),
-            most_, groups};
+            most_, by_tokens_, groups};
   }
 
-  void search() {
+  // The first `groups` of all segments, and `rest` units with which the last one goes on.
+  void search(size_t groups, size_t rest) {
     const Kernels& k = kernels();
     const bool single = segments_ == 1;
     const size_t dealt = segments_ * length_;
     int32_t costs[kTrellisStates * kLanes];
     for (size_t i = 0; i < kTrellisStates * segments_; ++i) costs[i] = i < segments_ ? 0 : kUnreached;
-    const TrellisInput all = input(0, length_);
+    const TrellisInput all = input(0, groups);
     k.trellis_forward[single](all, costs, s_.decisions.data());
     uint8_t states[kLanes];
     for (size_t l = 0; l < segments_; ++l) states[l] = cheapest(costs + l, segments_);
-    if (dealt < n_) {  // the last segment goes on
-      const TrellisInput rest = input(dealt, n_ - dealt);
+    if (rest) {
+      const TrellisInput after = input(dealt, rest);
       int32_t last[kTrellisStates];
       for (size_t s = 0; s < kTrellisStates; ++s) last[s] = costs[s * segments_ + segments_ - 1];
-      k.trellis_forward[1](rest, last, s_.decisions.data() + dealt);
+      k.trellis_forward[1](after, last, s_.decisions.data() + dealt);
       states[segments_ - 1] = cheapest(last, 1);
-      k.trellis_back[1](rest, s_.decisions.data() + dealt, states + segments_ - 1, s_.levels.data() + dealt,
+      k.trellis_back[1](after, s_.decisions.data() + dealt, states + segments_ - 1, s_.levels.data() + dealt,
                         s_.contexts.data() + dealt);
     }
     k.trellis_back[single](all, s_.decisions.data(), states, s_.levels.data(), s_.contexts.data());
@@ -131,6 +134,7 @@ class TrellisEncoder {
 
   EncodeScratch& s_;
   size_t n_, segments_, length_;
+  bool by_tokens_;
   unsigned classes_;
   uint32_t weight_;
   int32_t most_;

@@ -124,20 +124,17 @@ bool level_targets(const uint8_t* units, const uint8_t* base, unsigned width, un
 }
 
 void to_fixed(const float* targets, float scale, size_t n, int32_t* fixed) {
-  constexpr float most = static_cast<float>(kMaxFixed);
   for (size_t i = 0; i < n; ++i) {
-    const float v = targets[i] * scale, half = v < 0 ? -0.5f : 0.5f;
-    const float cut = v < -most ? -most : v > most ? most : v + half;
-    fixed[i] = static_cast<int32_t>(cut);
+    const float v = targets[i] * scale, half = float_of((bits_of(v) & 0x80000000u) | bits_of(0.5f));
+    fixed[i] = static_cast<int32_t>(v + half);
   }
 }
 
 void quantize(const float* targets, float scale, float zero, float offset, size_t n, uint32_t* values) {
-  constexpr float most = static_cast<float>(kMaxFixed);
   for (size_t i = 0; i < n; ++i) {
-    const float v = targets[i] * scale, a = v < 0 ? -v : v;
-    const float kept = a < zero ? 0.0f : a > most ? most : a + offset;
-    const uint32_t q = static_cast<uint32_t>(static_cast<int32_t>(kept));
-    values[i] = 2 * q - (v < 0 && q != 0 ? 1u : 0u);
+    const float v = targets[i] * scale, a = float_of(bits_of(v) & 0x7fffffff);
+    const float raised = a + offset;  // outside of the choice, where the compiler would not vectorise it
+    const uint32_t q = static_cast<uint32_t>(static_cast<int32_t>(raised)) & (0u - static_cast<uint32_t>(a >= zero));
+    values[i] = 2 * q - (q != 0 ? bits_of(v) >> 31 : 0u);
   }
 }

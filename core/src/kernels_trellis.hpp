@@ -55,9 +55,9 @@ inline void branches_of(const TrellisInput& in, const int32_t* a, const int32_t*
     rate[l] = rates[1];
     above_rate[l] = rates[2];
   }
-  const int32_t most = in.most;
+  const int32_t most = in.most, most_level = in.by_tokens ? kMostLevel : INT32_MAX;
   for (size_t l = 0; l < L; ++l) {
-    const int32_t k = level_below(a[l], kQuantizer), beyond = k > kMostLevel ? static_cast<int32_t>(kBeyond) : 0;
+    const int32_t k = level_below(a[l], kQuantizer), beyond = k > most_level ? static_cast<int32_t>(kBeyond) : 0;
     const int32_t d = a[l] - k * kSpacing + (k > 0 ? half : 0);
     const int32_t e = kSpacing - (k > 0 ? 0 : half) - d, f = d + kSpacing - (k == 1 ? half : 0);
     const int32_t at = d * d + rate[l] + (d > most ? kTooFar : 0);
@@ -132,13 +132,14 @@ void trellis_forward_of(const TrellisInput& in, int32_t* costs, uint16_t* decisi
 template <size_t L>
 void trellis_back_of(const TrellisInput& in, const uint16_t* decisions, uint8_t* states, uint32_t* values,
                      uint8_t* contexts) {
-  int32_t before[16], state[L];  // state | parity << 3
-  for (int i = 0; i < 16; ++i) before[i] = kBefore[i >> 1][i & 1][0] | kBefore[i >> 1][i & 1][1] << 3;
+  int32_t state[L];
   for (size_t l = 0; l < L; ++l) state[l] = states[l];
   for (size_t g = in.groups; g-- > 0;) {
     for (size_t l = 0; l < L; ++l) {
       const int32_t x = in.fixed[g * L + l], a = x < 0 ? -x : x, bits = decisions[g * L + l];
-      const int32_t from = before[2 * state[l] + (bits >> state[l] & 1)], quantizer = from & 1, parity = from >> 3;
+      // kBefore, written out: a look-up would not vectorise.
+      const int32_t taken = bits >> state[l] & 1, quantizer = state[l] >> 2, odd = state[l] & 1;
+      const int32_t parity = (taken ^ quantizer ^ state[l] >> 1) & 1;
       const int32_t k = level_below(a, quantizer), beyond = nearest_level(a, quantizer);
       const int32_t other = bits >> (8 + quantizer) & 1 ? k - 1 : k + 1;
       const int32_t near = (k & 1) == parity ? k : other;
@@ -146,7 +147,7 @@ void trellis_back_of(const TrellisInput& in, const uint16_t* decisions, uint8_t*
       values[g * L + l] = zigzag_level(q, x);
       contexts[g * L + l] = static_cast<uint8_t>(quantizer * static_cast<int32_t>(in.class_count) +
                                                  (in.classes ? in.classes[g * L + l] : 0));
-      state[l] = from & 7;
+      state[l] = quantizer | (odd ^ quantizer) << 1 | taken << 2;
     }
   }
   for (size_t l = 0; l < L; ++l) states[l] = static_cast<uint8_t>(state[l]);

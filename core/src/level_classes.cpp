@@ -8,6 +8,8 @@ namespace limosa {
 namespace {
 
 constexpr size_t kFewUnits = 512;        // below, no table pays for another
+constexpr size_t kManyUnits = 65536;
+constexpr size_t kSample = 1024, kSampled = 4;  // of many units, so many of every kSampled times as many
 constexpr unsigned kCapped = 64;         // levels from here on count as one
 constexpr uint32_t kLeastMean = 4;       // of |x|, in steps / kFixedOne: rows below are as good as zero
 constexpr uint64_t kTableBits = 40, kEntryBits = 8, kListBits = 40;
@@ -80,18 +82,23 @@ uint64_t list_bits(const Bytes& list) {
 
 // Bits of levels with these classes (null: one), tables included.
 uint64_t levels_bits(const Bytes& levels, const uint8_t* classes, unsigned count, bool dependent) {
+  // Of many levels, pieces are enough.
+  const size_t stride = levels.size() < kManyUnits ? kSample : kSampled * kSample;
   uint32_t bins[kMaxClasses][kCapped] = {};
-  if (classes)
-    for (size_t i = 0; i < levels.size(); ++i) ++bins[classes[i]][levels[i]];
-  else
-    for (const uint8_t v : levels) ++bins[0][v];
-  uint64_t bits = 0;
+  size_t counted = 0;
+  for (size_t at = 0; at < levels.size(); at += stride) {
+    const size_t end = std::min(at + kSample, levels.size());
+    for (size_t i = at; i < end; ++i) ++bins[classes ? classes[i] : 0][levels[i]];
+    counted += end - at;
+  }
+  uint64_t entropy = 0, tables = 0;
   for (unsigned c = 0; c < count; ++c) {
     unsigned used = 0;
     for (const uint32_t b : bins[c]) used += b != 0;
-    bits += entropy_bits(bins[c], kCapped) + (dependent ? 2 : 1) * (kTableBits + 2 * used * kEntryBits);
+    entropy += entropy_bits(bins[c], kCapped);
+    tables += (dependent ? 2 : 1) * (kTableBits + 2 * used * kEntryBits);
   }
-  return bits;
+  return entropy * levels.size() / counted + tables;
 }
 
 struct Choice {
@@ -110,7 +117,7 @@ void try_rows_and_columns(Choice& best, const LevelsPlan& plan, const Bytes& lev
     LevelsPlan p = plan;
     p.source = ClassSource::rows_and_columns;
     p.classes = count;
-    const int64_t width = std::max(kFinest, (r.deviation * r.deviation + c.deviation * c.deviation) / spread * 4 / count);
+    const int64_t width = std::max(kFinest, (r.deviation * r.deviation + c.deviation * c.deviation) / spread * 5 / count);
     const int64_t middle = width * (count - 1) / 2;
     p.row_classes = r.classes(width, middle * r.deviation / spread, count);
     p.column_classes = c.classes(width, middle * c.deviation / spread, count);

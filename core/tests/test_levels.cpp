@@ -117,6 +117,9 @@ std::vector<LevelsRequest> requests(size_t columns, size_t first) {
       {0.02f, false, 0.1f, false, false, false, 0, columns, first},
       {0.0001f, true, 0.4f, false, false, false, 0, columns, first},  // levels beyond the tokens of their own
       {0.099f, true, 0.2f, false, false, false, 0.1f, columns, first},
+      {0.0101f, true, 0.4f, true, false, false, 0, columns, first},
+      {0.0004f, true, 0.4f, true, false, false, 0, columns, first},
+      {0.02f, false, 0.1f, true, false, false, 0.03f, columns, first},
       {0.0199f, false, 0, false, false, false, 0.01f, columns, first},
       {0.05f, true, 0.4f, false, false, true, 0, columns, first},
       {1, false, 0, false, true, false, 0, columns, first},

@@ -141,7 +141,7 @@ def lossy() -> Iterator[Made]:
 
 
 def quantized() -> Iterator[Made]:
-    """Levels and what goes with them; only limosa knows which it chose, so it says what they are."""
+    """Levels and what goes with them; which ones limosa chose, only its decoder can tell."""
     qualities = {
         "step": limosa.Step(2.0**-7),
         "step-plain": limosa.Step(2.0**-7, effort=1),

@@ -18,6 +18,7 @@ def level_error_cases() -> Iterator[ErrorCase]:
     yield from heads()
     yield from structures()
     yield from streams()
+    yield from adaptive()
     yield from against_base()
     yield from layers()
 
@@ -106,6 +107,34 @@ def streams() -> Iterator[ErrorCase]:
     yield block_case(
         "levels-other-contexts", CORRUPT, "section 3.11", "F32", 60, naive.block(15, bad)
     )
+
+
+def adaptive() -> Iterator[ErrorCase]:
+    """docs/format.md 3.13."""
+    block = Levels("F32", level_list(60), c=10, adaptive=True)
+    head = block.head()
+    size, code = block.content()[len(head)], block.content()[len(head) + 1 :]
+    assert size == len(code) < 127
+
+    def coded(changed: bytes) -> bytes:
+        return head + naive.varint(len(changed)) + changed
+
+    large = block.changed(q=[2**28 + 2, 1, 1], dependent=True, c=3)
+    cases = {
+        "length-0": (CORRUPT, coded(b"")),
+        "length-1": (CORRUPT, coded(code[:1])),
+        "scale-216": (CORRUPT, coded(b"\xd8" + code[1:])),
+        "range": (CORRUPT, coded(code[:1] + b"\xff" * 4 + code[5:])),
+        "more": (CORRUPT, coded(code + b"\0")),
+        "fewer": (CORRUPT, coded(code[:-1])),
+        "outside": (TRUNCATED, head + bytes([size + 1]) + code),
+        "huge": (TRUNCATED, head + naive.varint(2**60) + code),
+    }
+    for name, (error, content) in cases.items():
+        payload = naive.block(15, content)
+        yield block_case(f"levels-adaptive-{name}", error, "section 3.13", "F32", 60, payload)
+    payload = large.block()
+    yield block_case("levels-adaptive-large", CORRUPT, "section 3.11", "F32", 3, payload)
 
 
 def against_base() -> Iterator[ErrorCase]:

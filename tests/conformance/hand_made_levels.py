@@ -36,7 +36,8 @@ def against(dtype: str, n: int) -> tuple[list[int], dict[int, int]]:
 
 def level_cases() -> Iterator[Case]:
     """All of them."""
-    for name, feature, block in [*plain(), *structured(), *segments(), *from_base()]:
+    made = [*plain(), *structured(), *segments(), *from_base(), *adaptive()]
+    for name, feature, block in made:
         units = block.units()
         held = None if block.base is None else [held_tensor(block)]
         yield Case(name, feature, [tensor(block.dtype, units, block.block())], held)
@@ -148,6 +149,34 @@ def from_base() -> Iterator[tuple[str, str, Levels]]:
     block = Levels("BF16", level_list(16500, 5, 0.3), base=base, dependent=True)
     block = block.changed(by_exponents=(6, 120), scale=11)
     yield "base-levels-dependent-16500", "32 segments, classes of base exponents", block
+
+
+def adaptive() -> Iterator[tuple[str, str, Levels]]:
+    """The adaptive coder."""
+    rng = random.Random(15)
+    walk = [0]
+    for _ in range(899):
+        walk.append(round(0.9 * walk[-1] + rng.gauss(0, 2)))
+    for dependent in (False, True):
+        word = "-dependent" * dependent
+        block = Levels("F32", walk, c=45, o=13, adaptive=True, dependent=dependent)
+        yield f"levels-adaptive{word}", "the adaptive coder", block
+        for c, o in [(1, 0), (2, 1), (899, 0), (900, 0), (901, 2), (2**61, 2**61 - 1)]:
+            short = block.changed(q=walk[:300], c=c, o=o)
+            yield f"levels-adaptive-{c}-columns{word}", "adaptive, rows of any length", short
+        wide = block.changed(q=level_list(300, 6, 100, 28), c=20)
+        for g in (0, 88, 215):
+            yield f"levels-adaptive-scale-{g}{word}", "adaptive, large levels", wide.changed(g=g)
+        zeros = block.changed(q=[0] * 16500, c=500, g=0, scales=[128] * 34)
+        yield f"levels-adaptive-zeros{word}", "16500 adaptive zeros", zeros
+    ends = [2**29 - 1, 1 - 2**29, 0, 2**28, -1] * 3
+    block = Levels("F64", ends, binary32(1.0), adaptive=True)
+    yield "levels-adaptive-largest", "adaptive, the largest levels", block
+    base, exceptions = against("F16", 400)
+    block = Levels("F16", walk[:400], binary32(2.0**-9), True, base=base, exceptions=exceptions)
+    block = block.changed(adaptive=True, by_exponents=(3, 9), c=37)
+    feature = "adaptive base levels with signs of the base, and classes that have no use"
+    yield "base-levels-adaptive", feature, block
 
 
 def palettes() -> Iterator[Case]:

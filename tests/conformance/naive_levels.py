@@ -1,4 +1,4 @@
-"""Blocks of levels and base palettes (docs/format.md 3.11, 3.12), and what they decode to.
+"""Blocks of levels and base palettes (docs/format.md 3.11 to 3.13), and what they decode to.
 
 Like naive_encoder.py it does what it is told, and shares no code with a decoder: values are exact
 fractions until they are rounded.
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import naive_encoder as naive
+from naive_adaptive import adaptive_code
 
 NEXT = [[0, 2], [7, 5], [1, 3], [6, 4], [2, 0], [5, 7], [3, 1], [4, 6]]
 DEPENDENT, ROW_SCALES, BY_ROWS, BY_EXPONENTS, ADAPTIVE = 1, 2, 4, 8, 16
@@ -87,6 +88,7 @@ class Levels:
     kind: int = 2
     scale: int = 10
     adaptive: bool = False
+    g: int = 88  # of the adaptive code
 
     @property
     def n(self) -> int:
@@ -196,9 +198,7 @@ class Levels:
         K, classes = self.classes()
         states = self.states()
         if self.adaptive:
-            from naive_adaptive import adaptive_code
-
-            return self.head() + adaptive_code(self.q, classes, K, states)
+            return self.head() + adaptive_code(self.q, self.columns, self.o, states, self.g)
         order = self.order()
         return self.head() + naive.integer_stream(
             [naive.zigzag(self.q[i]) for i in order],

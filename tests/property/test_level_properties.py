@@ -29,6 +29,7 @@ def load(path: Path):
 
 
 naive = load(CONFORMANCE / "naive_encoder.py")
+load(CONFORMANCE / "naive_adaptive.py")
 naive_levels = load(CONFORMANCE / "naive_levels.py")
 reference = load(ROOT / "reference" / "limosa_reference.py")
 quiet = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -99,6 +100,8 @@ def blocks(draw, sizes=SIZES):
         m=draw(st.integers(0, 2)),
         kind=draw(st.sampled_from([0, 2, 3])),
         scale=draw(st.integers(9, 11)),
+        adaptive=draw(st.integers(0, 3)) == 0,
+        g=draw(st.integers(0, 215)),
     )
 
 

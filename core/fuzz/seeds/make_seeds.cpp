@@ -20,6 +20,7 @@ struct Seed {
   int digits;
   Kind kind;
   uint16_t seed;
+  uint8_t levels = 0;  // how, as in fuzz::Head
 };
 
 constexpr unsigned kF64 = 0, kF32 = 1, kF16 = 2, kBF16 = 3, kI64 = 8, kI32 = 9, kU8 = 15;
@@ -48,6 +49,14 @@ constexpr Seed kSeeds[] = {
     {"decimal-f32", kF32, 400, false, 2, Kind::weights, 5},
     {"decimal-f64", kF64, 100, false, 6, Kind::weights, 5},
     {"base-decimal", kBF16, 300, true, 1, Kind::weights, 2},
+    {"levels", kF32, 600, false, -1, Kind::weights, 5, 0x90},
+    {"levels-dependent", kF32, 600, false, -1, Kind::weights, 5, 0x91},
+    {"levels-adaptive", kBF16, 400, false, -1, Kind::weights, 5, 0x93},
+    {"levels-signs", kF32, 400, false, -1, Kind::weights, 5, 0x94},
+    {"levels-scales", kF16, 400, false, -1, Kind::weights, 5, 0x99},
+    {"levels-bound", kF64, 300, false, -1, Kind::escapes, 5, 0xd1},
+    {"levels-32-lanes", kF32, fuzz::kLong + 40, false, -1, Kind::weights, 5, 0x91},
+    {"base-levels", kF32, 900, true, -1, Kind::weights, 6, 0x91},
 };
 
 struct Random {
@@ -104,9 +113,10 @@ void save(const std::string& path, const Bytes& b) {
 
 Bytes head_of(const Seed& s, unsigned flags) {
   const size_t n = (s.n - 1) % fuzz::kLong;
-  flags |= (s.base ? fuzz::has_base : 0u) | (s.n > fuzz::kLong ? fuzz::is_long : 0u) | (s.digits >= 0 ? fuzz::has_digits : 0u);
+  flags |= (s.base ? fuzz::has_base : 0u) | (s.n > fuzz::kLong ? fuzz::is_long : 0u) | (s.digits >= 0 ? fuzz::has_digits : 0u) |
+           (s.levels ? fuzz::has_levels : 0u);
   return {static_cast<uint8_t>(s.dtype), static_cast<uint8_t>(n), static_cast<uint8_t>(n >> 8), static_cast<uint8_t>(flags),
-          static_cast<uint8_t>(std::max(s.digits, 0)), 0, static_cast<uint8_t>(s.seed), 0};
+          static_cast<uint8_t>(s.levels ? s.levels : std::max(s.digits, 0)), 0, static_cast<uint8_t>(s.seed), 0};
 }
 
 void write(const std::string& folder, const Seed& s) {

@@ -32,6 +32,7 @@ struct TrellisInput {
   unsigned class_count;
   const int32_t* rates;      // kRateStride for each quantizer of each class
   int32_t most;              // errors above this, in steps / kFixedOne, are avoided at all costs
+  bool by_tokens;            // parities are those of tokens, not of the levels themselves
   size_t groups;             // of 32, or of one
 };
 constexpr int32_t kFixedOne = 64;
@@ -97,9 +98,9 @@ struct Kernels {
   // Units, or their differences from the base, rounded to binary32. Returns false if some are not finite.
   bool (*level_targets)(const uint8_t* units, const uint8_t* base, unsigned width, unsigned mantissa, size_t n,
                         float* targets);
-  // round(target * scale), cut to +-kMaxFixed; the fixed-point numbers that the trellis works on.
+  // round(target * scale), which is at most kMaxFixed; the fixed-point numbers that the trellis works on.
   void (*to_fixed)(const float* targets, float scale, size_t n, int32_t* fixed);
-  // zigzag of sign(target) * trunc(|target| * scale + offset), but 0 where |target| * scale < zero.
+  // zigzag of sign(target) * trunc(|target| * scale + offset), but 0 where |target| * scale < zero; at most kMaxFixed, too.
   void (*quantize)(const float* targets, float scale, float zero, float offset, size_t n, uint32_t* values);
   // trellis.hpp; 32 trellises side by side, then one alone.
   void (*trellis_forward[2])(const TrellisInput& in, int32_t* costs, uint16_t* decisions);

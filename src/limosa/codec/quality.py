@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 
@@ -15,6 +15,9 @@ from limosa.tensors import TensorSpec
 KEPT_PATTERNS = ("*position_embedding*", "*pos_embed*", "*token_type_embedding*")
 #: Bits of mantissa of what is kept near-lossless: a relative error of at most 2**-9.
 KEPT_MANTISSA = 8
+#: Tensors of fewer elements get a finer step where the step is limosa's to choose.
+SMALL_ELEMENTS = 32_768
+_LEAST_SHARE = 1 / 8
 MAX_CODEBOOK = 256
 EFFORTS = (1, 5, 9)
 
@@ -160,6 +163,8 @@ class Signs(Lossy):
 class Target(Lossy):
     """A result instead of a step: one step for all tensors, found by encoding (at most 12 times).
 
+    Tensors of fewer than 32,768 elements get a finer one; see :meth:`step`.
+
     Args:
         size: bytes of the file, such as 3_000_000, ``"3 MB"``, or ``"10%"`` of the raw tensors.
         bits: bits of the file for each element.
@@ -199,9 +204,19 @@ class Target(Lossy):
             return self.bits * elements / 8
         return None if self.size is None else parse_size(self.size, raw)
 
-    def step(self, size: float) -> Step:
-        """The quality of one attempt."""
-        return Step(size, self.effort, keep=self.keep, lossy=self.lossy)
+    def step(self, size: float, specs: Sequence[TensorSpec]) -> Step:
+        """The quality of one attempt: one step, finer in tensors of few elements.
+
+        Noise that layers add in relation to their signal adds up at the output, whatever their
+        sizes, while bits are paid for each element; so the step of a small tensor falls with the
+        root of its size. That takes next to no bytes, and depthwise convolutions live on it.
+        """
+        finer = {spec.name: size * _share(spec) for spec in specs if _share(spec) < 1}
+        return Step(size, self.effort, by_tensor=finer, keep=self.keep, lossy=self.lossy)
+
+
+def _share(spec: TensorSpec) -> float:
+    return float(min(1.0, max(_LEAST_SHARE, math.sqrt(spec.elements / SMALL_ELEMENTS))))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from limosa.files.bundle import Bundle
 ATTEMPTS = 12
 _TOLERANCE = 0.01
 # Where to aim inside the tolerance: what misses by a little still counts.
-_AIM = 0.004
+_AIM = 0.002
 # Steps between these multiples of the deviation of the weights, as powers of two.
 _FINEST, _COARSEST = -26, 8
 _JUMP = 6.0
@@ -103,7 +103,7 @@ def find_step(
     search = _Search(math.log2(deviation), goal.first_guess)
     best: Attempt | None = None
     for _ in range(ATTEMPTS):
-        attempt = encode(target.step(2.0**search.x))
+        attempt = encode(target.step(2.0**search.x, bundle.specs))
         distance = goal.distance(attempt)
         nearer = best is None or abs(distance) < abs(goal.distance(best))
         if goal.keeps(attempt) and nearer:

@@ -1,0 +1,1 @@
+"""Calibrated rounding: what samples of data say about which errors of a weight matter."""
