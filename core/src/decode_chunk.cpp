@@ -76,13 +76,22 @@ void decode_fields(Reader& r, const Block& b) {
   if (done != escapes.size()) r.corrupt("more escapes than escape symbols");
 }
 
-void decode_palette(Reader& r, const Block& b) {
+// The exponent field is all ones.
+bool is_infinite_or_nan(const uint8_t* unit, const Dtype& d) {
+  uint64_t bits = 0;
+  std::memcpy(&bits, unit, d.unit_bytes());
+  const uint64_t infinity = ((uint64_t{1} << d.exponent_bits) - 1) << d.mantissa_bits;
+  return (bits & infinity) == infinity;
+}
+
+void decode_palette(Reader& r, const Block& b, bool finite = false) {
   const size_t size = b.d.unit_bytes(), count = size_t{r.number<uint8_t>()} + 1;
   const uint8_t* values = r.take(count * size);
   uint64_t table[256] = {};
   for (size_t k = 0; k < count; ++k) {
     std::memcpy(&table[k], values + k * size, size);
     if (k && table[k] <= table[k - 1]) r.corrupt("palette is not ascending");
+    if (finite && is_infinite_or_nan(values + k * size, b.d)) r.corrupt("palette of differences that are not finite");
   }
   SymbolDecoder symbols;
   symbols.begin(r, b.n, 1, b.s.table);
@@ -104,12 +113,12 @@ void decode_base_palette(Reader& r, const Block& b) {
   const uint8_t* base = need_base(r, b);
   const size_t size = b.d.unit_bytes();
   const Exceptions exceptions = read_exceptions(r, b);
-  decode_palette(r, b);
+  decode_palette(r, b, true);
   for (size_t i = 0; i < b.n; ++i) {
     uint8_t* unit = b.units + i * size;
     uint64_t bits = 0;
     std::memcpy(&bits, unit, size);
-    if (bits == 0) std::memcpy(unit, base + i * size, size);
+    if (bits == 0 || is_infinite_or_nan(base + i * size, b.d)) std::memcpy(unit, base + i * size, size);
     else double_to_unit(unit_to_double(base + i * size, b.dtype) + unit_to_double(unit, b.dtype), b.dtype, unit);
   }
   place_exceptions(exceptions, b);

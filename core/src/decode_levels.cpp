@@ -104,8 +104,9 @@ class DependentDecoder {
  public:
   DependentDecoder(const Block& b, unsigned count)
       : b_(b), segments_(segment_count(b.n, false)), length_(b.n / segments_), count_(count),
-        walk_{segments_, segments_ * length_, count}, classes_(kPiece), quantizers_(kPiece), rho_(kPiece) {
-    b.s.values.resize(std::max(b.s.values.size(), kPiece * 4));
+        walk_{segments_, segments_ * length_, count}, classes_(std::min(b.n, kPiece)), quantizers_(classes_.size()),
+        rho_(classes_.size()) {
+    b.s.values.resize(std::max(b.s.values.size(), classes_.size() * 4));
   }
 
   void run(Reader& r) {

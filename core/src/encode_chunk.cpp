@@ -18,16 +18,24 @@ static void encode_lossless(const ChunkInput& in, Bytes& out, EncodeScratch& scr
   encode_intra(out, in.units, in.n, in.dtype, scratch);
 }
 
+// Whether the lossless modes need more than twice `size` bytes, by a sample from the middle of many units.
+static bool is_hopeless(const ChunkInput& in, size_t size, EncodeScratch& scratch) {
+  constexpr size_t kMany = 32768, kSample = 4096;
+  if (in.n < kMany) return false;
+  const size_t offset = in.n / 2 * kDtypes[in.dtype].unit_bytes();
+  Bytes sample;
+  encode_lossless({in.units + offset, in.base ? in.base + offset : nullptr, kSample, in.dtype, -1}, sample, scratch);
+  return uint64_t{sample.size()} * in.n / kSample > 2 * uint64_t{size};
+}
+
 // Levels, unless the units come without loss in as few bytes.
 static void encode_lossy(const ChunkInput& in, Bytes& out, EncodeScratch& scratch) {
+  const size_t bytes = in.n * kDtypes[in.dtype].unit_bytes();
+  if (in.base && std::memcmp(in.units, in.base, bytes) == 0) return append_block_header(out, Mode::base_copy, 0);
   const size_t start = out.size();
   encode_levels(out, in, scratch);
   const size_t size = out.size() - start;
-  const size_t bytes = in.n * kDtypes[in.dtype].unit_bytes();
-  const bool equal = in.base && std::memcmp(in.units, in.base, bytes) == 0;
-  // A rough estimate is enough to leave the lossless modes alone, which seldom are as small.
-  const bool hopeless = !equal && !in.base && intra_cost(in.units, in.n, in.dtype, scratch) / 16 > size;
-  if (hopeless) return;
+  if (is_hopeless(in, size, scratch)) return;
   Bytes exact;
   encode_lossless(in, exact, scratch);
   if (exact.size() > size) return;

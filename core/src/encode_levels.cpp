@@ -150,18 +150,24 @@ class LevelsEncoder {
       zeros += z == 0;
       sum += (z >> 1) + (z & 1);
     }
-    if (!(request_.lambda > 0) || sum == 0) return;
     const uint64_t others = in_.n - zeros;
-    // Geometric above 1: each level is rarer than the one before by (mean - 1) / mean.
-    const auto bits = [](uint64_t a, uint64_t b) {
-      return static_cast<float>(log2_fixed(static_cast<uint32_t>(a)) - log2_fixed(static_cast<uint32_t>(b))) / 65536;
-    };
-    const float slope = sum > others ? bits(std::min<uint64_t>(sum, ~0u), 1) - bits(std::min<uint64_t>(sum - others, ~0u), 1) : 8;
-    const float first = 1 + (zeros > 1 ? bits(zeros, 1) - bits(others, 1) : 0) + (sum > others ? bits(std::min<uint64_t>(sum, ~0u), 1) - bits(others, 1) : 0);
+    if (!(request_.lambda > 0) || others == 0) return;
+    // A geometric distribution of the magnitudes above zero, whose mean is sum / others.
+    const float each = bits_between(sum + 1, sum - others + 1);
+    const float first = 1 + bits_between(zeros + 1, others + 1) + bits_between(sum + 1, others + 1);
+    round(0.5f + lean(first), 0.5f - lean(each));
+  }
+
+  static float bits_between(uint64_t a, uint64_t b) {
+    const auto log = [](uint64_t v) { return static_cast<float>(log2_fixed(static_cast<uint32_t>(std::min<uint64_t>(v, ~0u)))); };
+    return (log(a) - log(b)) / 65536;
+  }
+
+  // By how much of a step, for a level that takes so many bits more than the one below it.
+  float lean(float bits) const {
     float most = 0.49f;
-    if (request_.max_error > 0) most = plan_.scales.empty() ? std::min(most, std::max(0.0f, request_.max_error / plan_.step - 0.5f)) : 0;
-    const float lean = std::min(most, request_.lambda * slope / 2), lean_zero = std::min(most, std::max(0.0f, request_.lambda * first / 2));
-    round(0.5f + lean_zero, 0.5f - lean);
+    if (request_.max_error > 0) most = plan_.scales.empty() ? std::min(most, request_.max_error / plan_.step - 0.5f) : 0;
+    return std::max(0.0f, std::min(most, request_.lambda * bits / 2));
   }
 
   // Adds the units that do not come back as they should to the exceptions.

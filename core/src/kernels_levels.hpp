@@ -14,6 +14,7 @@ inline float float_of(uint32_t u) {
 // One kind of unit: its value, and the unit of a value after rounding to binary32 (F64: none).
 struct UnitF64 {
   using Bits = uint64_t;
+  static constexpr Bits kInfinity = uint64_t{0x7ff} << 52;
   static double value(Bits u) {
     double v;
     __builtin_memcpy(&v, &u, 8);
@@ -28,12 +29,14 @@ struct UnitF64 {
 
 struct UnitF32 {
   using Bits = uint32_t;
+  static constexpr Bits kInfinity = 0x7f800000;
   static double value(Bits u) { return float_of(u); }
   static Bits unit(double v) { return bits_of(static_cast<float>(v)); }
 };
 
 struct UnitBF16 {
   using Bits = uint16_t;
+  static constexpr Bits kInfinity = 0x7f80;
   static double value(Bits u) { return float_of(static_cast<uint32_t>(u) << 16); }
   static Bits unit(double v) {
     const uint32_t u = bits_of(static_cast<float>(v));
@@ -44,6 +47,7 @@ struct UnitBF16 {
 
 struct UnitF16 {
   using Bits = uint16_t;
+  static constexpr Bits kInfinity = 0x7c00;
   static double value(Bits h) {
     const uint32_t m = h & 1023, e = h >> 10 & 31, sign = static_cast<uint32_t>(h & 0x8000) << 16;
     const uint32_t normal = (h & 0x7fffu) << 13, bias = e == 31 ? 224u << 23 : 112u << 23;
@@ -96,7 +100,9 @@ void dequantize_of(const int32_t* rho, double step, const uint8_t* base, size_t 
   for (size_t i = 0; i < n; ++i) {
     const Bits b = load<Bits>(base + i * sizeof(Bits));
     const Bits moved = Unit::unit(Unit::value(b) + rho[i] * step);
-    store(units + i * sizeof(Bits), rho[i] == 0 ? b : moved);
+    // What is not finite stays as it is: a sum would have a NaN's payload from the machine.
+    const bool kept = (rho[i] == 0) | ((b & Unit::kInfinity) == Unit::kInfinity);
+    store(units + i * sizeof(Bits), kept ? b : moved);
   }
 }
 

@@ -56,7 +56,7 @@ inline uint32x4_t look_up(const DecodeEntry* t, uint32x4_t index) {
   return vsetq_lane_u32(t[b >> 32], e, 3);
 }
 
-// The contexts of 32 symbols from the lanes' trellises, whose states are bytes.
+// The contexts of 32 symbols, the first being symbol i, from the lanes' trellises, whose states are bytes.
 struct Trellis {
   unsigned class_count;
   uint8_t* quantizers;
@@ -66,7 +66,7 @@ struct Trellis {
     for (int h = 0; h < 2; ++h) {
       const uint8x16_t quantizer = vandq_u8(states[h], vdupq_n_u8(1));
       vst1q_u8(quantizers + i + 16 * h, quantizer);
-      const uint8x16_t c = classes ? vld1q_u8(classes + i + 16 * h) : vdupq_n_u8(0);
+      const uint8x16_t c = classes ? vld1q_u8(classes + 16 * h) : vdupq_n_u8(0);
       vst1q_u8(contexts + 16 * h, vmlaq_u8(c, quantizer, vdupq_n_u8(static_cast<uint8_t>(class_count))));
     }
   }

@@ -132,7 +132,7 @@ void all_cases() {
       Random random(n * 20 + dtype);
       for (const size_t columns : {size_t{0}, size_t{1}, size_t{25}, 3 * n})
         for (const LevelsRequest& request : requests(columns, columns ? 7 * n % columns : 0)) {
-          if (n > 3000 && random.chance(2)) continue;
+          if (n > 300 && (request.adaptive ? dtype != kF32 || columns != 25 : !random.chance(3))) continue;  // for the time
           Case c{dtype, n, request, weights(random, dtype, n, columns, 0.1), {}};
           if (random.chance(3)) add_specials(random, dtype, c.units);
           const Bytes payload = round_trip(c);
@@ -140,8 +140,9 @@ void all_cases() {
           c.base = c.units;
           c.units = weights(random, dtype, n, columns, 0.03);
           for (size_t i = 0; i < n; ++i) {
-            const double sum = unit_to_double(c.units.data() + i * c.width(), dtype) + unit_to_double(c.base.data() + i * c.width(), dtype);
-            double_to_unit(sum, dtype, c.units.data() + i * c.width());
+            const size_t at = i * c.width();
+            const double sum = unit_to_double(c.units.data() + at, dtype) + unit_to_double(c.base.data() + at, dtype);
+            double_to_unit(sum, dtype, c.units.data() + at);
           }
           const Bytes against = round_trip(c);
           if (n < 3000) damage(random, c, against);

@@ -32,7 +32,7 @@ naive = load(CONFORMANCE / "naive_encoder.py")
 load(CONFORMANCE / "naive_adaptive.py")
 naive_levels = load(CONFORMANCE / "naive_levels.py")
 reference = load(ROOT / "reference" / "limosa_reference.py")
-quiet = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quiet = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def random_floats(rng: random.Random, dtype: str, n: int) -> list[int]:
@@ -145,7 +145,7 @@ def test_levels(block):
     check(block.dtype, block.units(), block.block(), block.base)
 
 
-@settings(quiet, max_examples=10)
+@settings(quiet, max_examples=6)
 @given(blocks(sizes=st.sampled_from([8190, 16383, 16384, 16399, 16416, 20011])))
 def test_long_levels(block):
     check(block.dtype, block.units(), block.block(), block.base)

@@ -113,6 +113,11 @@ def test_what_is_not_there_is_named(layered):
         limosa.load(data[: ends[1]] + b"x")
 
 
+def test_two_files_are_not_layers(model):
+    with pytest.raises(FormatError, match="layer"):
+        limosa.load(limosa.save(model) + limosa.save(model))
+
+
 def test_a_flipped_bit_in_any_layer_is_found(layered):
     data, ends = layered
     for place in [end - offset for end in ends for offset in (1, 12, 100, 1000)]:

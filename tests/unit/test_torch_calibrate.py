@@ -182,6 +182,29 @@ def test_kept_and_unreached_tensors():
     assert found.bits == pytest.approx(64 * found.bits_per_weight + 10.5 * (128 + 24))
 
 
+def test_tuning_moves_only_what_was_not_rounded():
+    torch.manual_seed(10)
+    model, data = convolutions().eval(), correlated(64, 3, 12, 12)
+    seen = []
+    settings = {"bits": 1.5, "progress": lambda *now: seen.append(now)}
+    plain = calibrate(model, [data], **settings)
+    tuned = calibrate(model, [data], tune=20, **settings)
+    assert seen[-1] == (80, 80, "tuning")
+    assert tuned.steps == plain.steps
+    buffers = {name for name, _ in model.named_buffers()}
+    for name, tensor in tuned.tensors.items():
+        still = name in tuned.steps or name in buffers
+        assert torch.equal(tensor, plain.tensors[name]) == still, name
+        assert not tensor.requires_grad
+    before, after = (divergence(model, found.tensors, data) for found in (plain, tuned))
+    assert after < 0.9 * before
+
+
+def test_tuning_needs_the_batches_again():
+    with pytest.raises(ConfigError, match="again"):
+        calibrate(perceptron(), iter([torch.randn(4, 40)]), bits=3.0, tune=1)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_short_floats(dtype):
     model = perceptron().to(dtype)

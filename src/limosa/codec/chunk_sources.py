@@ -153,7 +153,11 @@ class PipeFrames:
         if found != (offset, size) or not np.array_equal(lengths, index.lengths):
             raise CorruptError("index or footer do not fit the chunks", where=f"byte {offset}")
         if alone and self._stream.read(1):
-            raise CorruptError("bytes follow the footer", where=f"byte {self._offset}")
+            raise CorruptError(
+                "bytes follow the footer",
+                where=f"byte {self._offset}",
+                remedy="of a file with layers say how many to take, or write it to a file first",
+            )
         return index
 
     def _read_frame(self, number: int, chunk: int) -> tuple[bytes, bytes]:

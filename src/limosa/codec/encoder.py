@@ -233,14 +233,16 @@ class _Encoding:
         if not batch:
             return
         first = len(self._digests)
-        digests = digests_of(batch, self._threads)
+        # With loss it is the decoded tensors whose digests count.
+        exact = isinstance(self._quality, Lossless)
+        digests = digests_of(batch, self._threads) if exact or self._plan.look_back else []
         copies = self._copies(first, batch, digests)
         for start, end, source in _runs(len(batch), copies):
             run = batch[start:end]
             if source is not None:
                 self._lengths.append(_put_copy(self.out, run[0][0], source))
                 self._digests.append(self._digests[source])
-            elif isinstance(self._quality, Lossless):
+            elif exact:
                 self._encode_run(run, self._base_data(first + start, run))
                 self._digests += digests[start:end]
             else:

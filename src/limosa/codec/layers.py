@@ -104,11 +104,17 @@ def open_layer(
             base = _read_through(below)
         alone = number is None
         return Reader(opened, base=base, limits=limits, threads=threads, verify=verify, alone=alone)
-    spans = layer_spans(opened, number, limits)
-    last = spans.pop()
-    for span in spans:
-        base = Reader(opened, base=base, span=span, limits=limits, threads=threads).as_base()
-    return Reader(opened, base=base, span=last, verify=verify, limits=limits, threads=threads)
+    first, *others = layer_spans(opened, number, limits)
+    verify_first = verify and not others
+    reader = Reader(
+        opened, base=base, span=first, limits=limits, threads=threads, verify=verify_first
+    )
+    for span in others:
+        base = reader.as_base()
+        reader = Reader(opened, base=base, span=span, limits=limits, threads=threads, verify=verify)
+        if reader.base_digest is None:
+            raise CorruptError("a layer that needs none below it", where=f"byte {span[0]}")
+    return reader
 
 
 def layer_spans(source: RandomAccess, number: int | None, limits: Limits) -> list[Span]:

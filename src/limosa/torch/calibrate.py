@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,13 @@ from torch import nn
 
 from limosa.errors import ConfigError
 from limosa.torch.calibration.checkpoint import Checkpoint, identity_of
+from limosa.torch.calibration.curve import Curve, Goal, Metric
 from limosa.torch.calibration.fisher import collect
-from limosa.torch.calibration.layers import Layers, Rounded
-from limosa.torch.calibration.samples import Batch, Output
-from limosa.torch.calibration.search import largest_within, reach_bits
+from limosa.torch.calibration.layers import Layers
+from limosa.torch.calibration.samples import Batch, Data, Output
+from limosa.torch.calibration.tuning import tune as tune_others
 from limosa.torch.calibration.views import MatrixView, views_of
 
-Metric = Callable[[nn.Module], float]
 Progress = Callable[[int, int | None, str], None]
 BITS_OF_OTHERS = 10.5
 """Bits that a value outside the rounded tensors takes near-lossless, about: for estimates only."""
@@ -32,7 +32,7 @@ class Calibration:
 
     Attributes:
         tensors: the state dict; what was rounded holds integers times a step, the rest is the
-            model's own. On the model's device.
+            model's own, or tuned. On the model's device.
         steps: for each rounded tensor its step, a float32 whose significand has 12 bits:
             ``round(tensor / step)`` are the levels again.
         bits: of the whole state dict, estimated: the entropy of the levels of each tensor, and
@@ -65,6 +65,7 @@ def calibrate(
     keep: tuple[str, ...] = (),
     damping: float = 0.3,
     rate_weight: float = 0.0,
+    tune: int = 0,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -77,9 +78,9 @@ def calibrate(
     Exactly one of *bits*, *divergence* and *max_drop* says how coarse.
 
     Rounded are the floating-point parameters of two dimensions or more, of whatever module.
-    Time: one forward and one backward pass for each sample, then some seconds for each million
-    weights and each step of the search. Memory: one float32 for each pair of columns of each
-    tensor. The caller's model is copied, never changed.
+    Time: a forward and a backward pass for each sample, then some seconds for each million
+    weights and each step of a search. Memory: a float32 for each pair of columns of each tensor.
+    The caller's model is copied, never changed.
 
     Args:
         model: its outputs depend on its parameters through autograd; runs in ``eval()`` mode.
@@ -98,12 +99,17 @@ def calibrate(
         damping: share of the mean that is added to the Hessians' diagonals: more for few
             samples.
         rate_weight: the cost of a bit, in units of the mean cost of an error of one step; above
-            0, levels with shorter codes are preferred. About 0.02 to 0.1.
+            0, levels with shorter codes are preferred, as CERWU does. With Fisher information a
+            larger step has served better so far.
+        tune: how often to go through the samples again, at the end, to let the parameters of at
+            most one dimension (biases, norms; sent near-lossless in any case) make good what
+            rounding did. The batches must be a sequence then.
         seed: of the random draws; same seed, samples and machine, same result.
         checkpoint: a file that keeps what is done, so that the same call goes on after an
             interruption; *batches* must then come in the same order, and *metric* be the same.
             Other weights or settings are refused.
-        progress: called with (done, total or None, ``"samples"`` or ``"searches"``).
+        progress: called with (done, total or None, what), what being ``"samples"``,
+            ``"searches"`` or ``"tuning"``.
 
     Raises:
         ConfigError: settings that contradict each other, batches that the model cannot take, a
@@ -118,163 +124,111 @@ def calibrate(
     >>> torch.equal(levels, levels.round())
     True
     """
-    _check(bits, divergence, max_drop, metric, output, samples, damping, rate_weight)
+    goal = Goal(bits, divergence, max_drop)
+    goal.check(metric)
+    _check(goal, output, samples, damping, rate_weight, tune)
+    if tune and isinstance(batches, Iterator):
+        raise ConfigError(
+            "tuning goes through the batches again",
+            where="calibration batches",
+            found=type(batches).__name__,
+            allowed="a list, or something else that starts anew each time",
+        )
+    data = Data(batches, samples, output, pick)
+    settings = f"1 {output} {damping} {rate_weight} {seed} {keep}"
     report = progress or (lambda done, total, what: None)
-    work = copy.deepcopy(model).eval()
-    views = views_of(work, keep)
+    with torch.inference_mode(False), torch.enable_grad():
+        work = copy.deepcopy(model).eval()
+        views = views_of(work, keep)
+        original = _tensors(work, views)
+        kept = Checkpoint(checkpoint, identity_of(original, settings), _device(original))
+        _collect(work, data, views, kept, seed, report)
+        curve = Curve(
+            work, Layers(original, views, kept.found, damping), rate_weight, metric, kept,
+            lambda count: report(count, None, "searches"),
+        )  # fmt: skip
+        return _round(work, original, data, curve, goal, tune, report)
+
+
+def _collect(
+    model: nn.Module,
+    data: Data,
+    views: dict[str, MatrixView],
+    kept: Checkpoint,
+    seed: int,
+    report: Progress,
+) -> None:
+    def done(count: int) -> None:
+        kept.write()
+        report(count, data.samples, "samples")
+
+    try:
+        collect(model, data, views, kept.found, seed=seed, done=done)
+    finally:  # an error or an interruption leaves what was found
+        kept.write(now=True)
+
+
+def _round(
+    model: nn.Module,
+    original: dict[str, torch.Tensor],
+    data: Data,
+    curve: Curve,
+    goal: Goal,
+    rounds: int,
+    report: Progress,
+) -> Calibration:
+    divergence = curve.find(goal)
+    rounded = curve.rounded(divergence)
+    tensors = {name: found.tensor for name, found in rounded.items()}
+    others = sum(
+        t.numel() for n, t in original.items() if n not in rounded and t.is_floating_point()
+    )
+    if rounds:
+        tensors |= tune_others(
+            model, original, tensors, data,
+            rounds=rounds, done=lambda step, steps: report(step, steps, "tuning"),
+        )  # fmt: skip
+    state = curve.state(tensors)
+    return Calibration(
+        tensors=state,
+        steps={n: found.step for first, found in rounded.items() for n in curve.names(first)},
+        bits=sum(found.bits for found in rounded.values()) + BITS_OF_OTHERS * others,
+        bits_per_weight=curve.bits_per_weight(rounded),
+        divergence=divergence,
+        metric=curve.measure(state),
+    )
+
+
+def _tensors(model: nn.Module, views: dict[str, MatrixView]) -> dict[str, torch.Tensor]:
+    """Copies of the parameters and buffers, tied ones once."""
     if not views:
         raise ConfigError(
             "nothing to round",
             where=type(model).__name__,
             allowed="a model with float parameters of two dimensions or more that keep= leaves",
         )
-    tensors = {name: p.detach().clone() for name, p in work.named_parameters()}
-    settings = f"1 {output} {damping} {rate_weight} {seed} {views}"
-    device = next(iter(tensors.values())).device
-    kept = Checkpoint(checkpoint, identity_of(tensors, settings), device)
-
-    def done(count: int) -> None:
-        kept.write()
-        report(count, samples, "samples")
-
-    try:
-        with torch.inference_mode(False):
-            collect(
-                work, batches, views, kept.found,
-                samples=samples, kind=output, pick=pick, seed=seed, done=done,
-            )  # fmt: skip
-    finally:
-        kept.write(now=True)
-    with torch.no_grad():
-        search = _Search(work, tensors, views, kept, damping, rate_weight, metric, report)
-        return search.result(bits, divergence, max_drop)
+    everything = (*model.named_parameters(), *model.named_buffers())
+    return {name: tensor.detach().clone() for name, tensor in everything}
 
 
-class _Search:
-    """Rounds a model at several divergences until what was asked for is found."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        tensors: dict[str, torch.Tensor],
-        views: dict[str, MatrixView],
-        kept: Checkpoint,
-        damping: float,
-        rate_weight: float,
-        metric: Metric | None,
-        report: Progress,
-    ) -> None:
-        self._layers = Layers(tensors, views, kept.found, damping)
-        self._original = {n: t.detach().clone() for n, t in model.state_dict().items()}
-        # A tied tensor has several names in the state dict, and one in *views*.
-        first: dict[int, str] = {}
-        everything = model.named_parameters(remove_duplicate=False)
-        self._sources = {n: first.setdefault(id(p), n) for n, p in everything}
-        self._model, self._kept, self._metric, self._report = model, kept, metric, report
-        self._rate_weight, self._count = rate_weight, 0
-
-    def result(
-        self, bits: float | None, divergence: float | None, max_drop: float | None
-    ) -> Calibration:
-        if max_drop is not None:
-            divergence = self._keep_metric(max_drop)
-        elif bits is not None:
-            divergence = reach_bits(self._bits_at, bits)
-        assert divergence is not None
-        rounded = self._rounded(divergence)
-        state = self._state(rounded)
-        weights = sum(found.bits for found in rounded.values())
-        return Calibration(
-            state,
-            {n: rounded[first].step for n, first in self._sources.items() if first in rounded},
-            weights + BITS_OF_OTHERS * self._others(rounded),
-            weights / max(self._layers.count, 1),
-            divergence,
-            None if self._metric is None else self._measure(state),
-        )
-
-    def _rounded(self, divergence: float) -> dict[str, Rounded]:
-        self._count += 1
-        self._report(self._count, None, "searches")
-        return self._layers.rounded(divergence, self._rate_weight)
-
-    def _bits_at(self, divergence: float) -> float:
-        found = self._rounded(divergence).values()
-        return sum(tensor.bits for tensor in found) / max(self._layers.count, 1)
-
-    def _state(self, rounded: dict[str, Rounded]) -> dict[str, torch.Tensor]:
-        state = dict(self._original)
-        for name, source in self._sources.items():
-            if source in rounded:
-                state[name] = rounded[source].tensor
-        return state
-
-    def _others(self, rounded: dict[str, Rounded]) -> int:
-        left = [t for n, t in self._original.items() if self._sources.get(n) not in rounded]
-        return sum(t.numel() for t in left if t.is_floating_point())
-
-    def _measure(self, state: dict[str, torch.Tensor]) -> float:
-        assert self._metric is not None
-        self._model.load_state_dict(state)
-        return float(self._metric(self._model.eval()))
-
-    def _keep_metric(self, max_drop: float) -> float:
-        least = self._tried(0.0) - max_drop
-        found = largest_within(lambda divergence: self._tried(divergence) >= least)
-        if found is None:
-            raise ConfigError(
-                "no rounding keeps the metric",
-                where="max_drop",
-                found=str(max_drop),
-                allowed=f"a metric of {least} is wanted",
-                remedy="allow a larger drop, or a metric over more data",
-            )
-        return found
-
-    def _tried(self, divergence: float) -> float:
-        """The metric at a divergence; at 0 that of the original."""
-        if divergence not in self._kept.tried:
-            state = self._original if divergence == 0 else self._state(self._rounded(divergence))
-            self._kept.tried[divergence] = self._measure(state)
-            self._kept.write(now=True)
-        return self._kept.tried[divergence]
+def _device(tensors: dict[str, torch.Tensor]) -> torch.device:
+    return next(iter(tensors.values())).device
 
 
 def _check(
-    bits: float | None,
-    divergence: float | None,
-    max_drop: float | None,
-    metric: Metric | None,
-    output: str,
-    samples: int | None,
-    damping: float,
-    rate_weight: float,
+    goal: Goal, output: str, samples: int | None, damping: float, rate_weight: float, tune: int
 ) -> None:
-    goals = {"bits": bits, "divergence": divergence, "max_drop": max_drop}
-    given = [name for name, value in goals.items() if value is not None]
-    if len(given) != 1:
-        raise ConfigError(
-            "say in one way how coarse",
-            where="calibrate",
-            found=" and ".join(given) or "none",
-            allowed="exactly one of bits, divergence and max_drop",
-        )
-    if max_drop is not None and metric is None:
-        raise ConfigError(
-            "max_drop needs a metric",
-            where="calibrate",
-            remedy="give metric=, a function of a model whose result is better when larger",
-        )
     if output not in ("classes", "values"):
         raise ConfigError(
             "unknown kind of output", where="output", found=repr(output), allowed="classes, values"
         )
-    _check_number("bits", bits, lambda x: x > 0, "more than 0")
-    _check_number("divergence", divergence, lambda x: x > 0, "more than 0")
-    _check_number("max_drop", max_drop, lambda x: x >= 0, "0 or more")
+    _check_number("bits", goal.bits, lambda x: x > 0, "more than 0")
+    _check_number("divergence", goal.divergence, lambda x: x > 0, "more than 0")
+    _check_number("max_drop", goal.max_drop, lambda x: x >= 0, "0 or more")
     _check_number("samples", samples, lambda x: x >= 1, "1 or more, or None")
     _check_number("damping", damping, lambda x: x > 0, "more than 0")
     _check_number("rate_weight", rate_weight, lambda x: x >= 0, "0 or more")
+    _check_number("tune", tune, lambda x: x >= 0, "0 or more")
 
 
 def _check_number(

@@ -61,13 +61,19 @@ def collect(
         done: called after each sample with the number of samples so far.
 
     Raises:
-        ConfigError: there is no sample.
+        ConfigError: there is no sample, or no gradient.
     """
     tensors = _leaves(model, views)
     for sample in islice(data.pieces(1), found.count, None):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + found.count)
         with torch.enable_grad():
             value = data.score(data.output(model, tensors, sample), generator)
+            if not value.requires_grad:
+                raise ConfigError(
+                    "no gradient reaches the parameters from what the model returns",
+                    where=type(model).__name__,
+                    remedy="take torch.no_grad and .detach out of its forward",
+                )
             leaves = [tensors[name] for name in views]
             gradients = torch.autograd.grad(value, leaves, allow_unused=True)
         for (name, view), gradient in zip(views.items(), gradients, strict=True):

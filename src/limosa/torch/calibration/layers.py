@@ -47,7 +47,7 @@ class Layers:
         tensors: the weights.
         views: of those to round.
         sums: of the samples. A tensor without any gradient is left as it is, for nothing is
-            known about it.
+            known about it; so is one that holds NaN or infinities.
         damping: as of :func:`limosa.torch.calibration.rounding.factor`.
     """
 
@@ -62,7 +62,7 @@ class Layers:
         self._factors: dict[str, Factor] = {}
         for name, view in views.items():
             found = factor(sums.hessian(name, view), damping)
-            if found is not None:
+            if found is not None and bool(tensors[name].isfinite().all()):
                 self._factors[name] = found
 
     @property

@@ -50,13 +50,23 @@ def factor(hessian: torch.Tensor, damping: float) -> Factor | None:
     mean = float(matrix.diagonal(dim1=1, dim2=2).mean())
     if not (mean > 0 and math.isfinite(mean)):
         return None
-    matrix = matrix + torch.eye(matrix.shape[1]).to(matrix) * (damping * mean)
     order = matrix.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True, stable=True)
     matrix = matrix.take_along_dim(order[:, :, None], 1).take_along_dim(order[:, None, :], 2)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
-    upper = torch.linalg.cholesky(inverse, upper=True)
+    upper = _upper_of_inverse(matrix, damping * mean)
     costs = upper.diagonal(dim1=1, dim2=2) ** -2
     return Factor(order, upper.float(), float(costs.mean()))
+
+
+def _upper_of_inverse(matrix: torch.Tensor, added: float) -> torch.Tensor:
+    """The factor U of inverse(matrix + added I) = Uᵀ U; adds more where that has to be."""
+    identity = torch.eye(matrix.shape[1]).to(matrix)
+    upper: torch.Tensor
+    while True:  # sums in float32 are off by a little, and slightly indefinite by that
+        lower, failed = torch.linalg.cholesky_ex(matrix + added * identity)
+        upper, failed_too = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+        if not (failed.any() or failed_too.any()):
+            return upper
+        added *= 10
 
 
 def round_levels(
@@ -88,7 +98,8 @@ def _round(
         upper = factor.upper[:, block, block]
         levels[:, :, block], errors = _round_block(left[:, :, block], upper, factor, step, prices)
         left[:, :, block.stop :] -= errors @ factor.upper[:, block, block.stop :]
-    return torch.empty_like(levels).scatter_(2, order, levels)
+    # Not -0: decoders know no sign of a zero level.
+    return torch.empty_like(levels).scatter_(2, order, levels + 0.0)
 
 
 def _round_block(

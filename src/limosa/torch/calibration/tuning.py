@@ -11,7 +11,7 @@ from limosa.torch.calibration.samples import Data
 
 PIECE = 16
 """Samples of a step, at most."""
-RATE = 2e-3
+RATE = 3e-4
 """First step of Adam as a share of a tensor's root mean square; it falls to zero linearly."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -21,27 +22,28 @@ class MatrixView:
 
     Attributes:
         shape: the shape of the tensor.
+        width: weights of a row; the rows follow each other in the tensor.
         groups: of the convolution.
         parts: that the columns are cut into.
     """
 
     shape: tuple[int, ...]
+    width: int
     groups: int = 1
     parts: int = 1
 
     @property
     def size(self) -> tuple[int, int, int]:
         """Groups (parts counted), rows and columns."""
-        rows = self.shape[0] // self.groups
-        columns = _product(self.shape[1:]) // self.parts
-        return self.groups * self.parts, rows, columns
+        rows = math.prod(self.shape) // (self.groups * self.width)
+        return self.groups * self.parts, rows, self.width // self.parts
 
     def cut(self, tensor: torch.Tensor) -> torch.Tensor:
         """The matrices of a tensor of this shape.
 
-        >>> MatrixView((4, 1, 3, 3), groups=4).cut(torch.zeros(4, 1, 3, 3)).shape
+        >>> MatrixView((4, 1, 3, 3), 9, groups=4).cut(torch.zeros(4, 1, 3, 3)).shape
         torch.Size([4, 1, 9])
-        >>> MatrixView((2, 6), parts=3).cut(torch.arange(12).reshape(2, 6))[0].tolist()
+        >>> MatrixView((2, 6), 6, parts=3).cut(torch.arange(12).reshape(2, 6))[0].tolist()
         [[0, 1], [6, 7]]
         """
         groups, rows, columns = self.size
@@ -60,13 +62,13 @@ def views_of(model: nn.Module, keep: tuple[str, ...] = ()) -> dict[str, MatrixVi
 
     Tied parameters appear once, under their first name.
     """
-    groups = {
-        id(module.weight): module.groups
+    kernels = {
+        id(module.weight): 1 if module.transposed else module.groups
         for module in model.modules()
-        if isinstance(module, nn.modules.conv._ConvNd) and not module.transposed
+        if isinstance(module, nn.modules.conv._ConvNd)
     }
     return {
-        name: _view(tuple(parameter.shape), groups.get(id(parameter), 1))
+        name: _view(tuple(parameter.shape), kernels.get(id(parameter)))
         for name, parameter in model.named_parameters()
         if parameter.dim() > 1
         and parameter.numel() > 0
@@ -75,16 +77,10 @@ def views_of(model: nn.Module, keep: tuple[str, ...] = ()) -> dict[str, MatrixVi
     }
 
 
-def _view(shape: tuple[int, ...], groups: int) -> MatrixView:
-    columns = _product(shape[1:])
-    parts = -(-columns // MAX_COLUMNS)
-    while columns % parts:
+def _view(shape: tuple[int, ...], groups: int | None) -> MatrixView:
+    """The view of a kernel of so many groups, or of another tensor (None): its last axis."""
+    width = shape[-1] if groups is None else math.prod(shape[1:])
+    parts = -(-width // MAX_COLUMNS)
+    while width % parts:
         parts += 1
-    return MatrixView(shape, groups, parts)
-
-
-def _product(sizes: tuple[int, ...]) -> int:
-    product = 1
-    for size in sizes:
-        product *= size
-    return product
+    return MatrixView(shape, width, groups or 1, parts)
