@@ -192,6 +192,16 @@ def test_a_lossy_update_decodes_to_its_digest_and_chains_do_not_drift():
     assert np.abs(held["w"] - versions[-1]["w"]).max() < 0.003
 
 
+@pytest.mark.parametrize("wanted", [10, 25])
+def test_the_ratio_of_an_update_is_that_of_the_difference(wanted):
+    old = {"w": weights((256, 300)), "b": weights((256,), 1)}
+    new = {name: array + weights(array.shape, 9, 0.002) for name, array in old.items()}
+    update = limosa.save(new, base=old, quality=Target(snr=wanted))
+    back = limosa.load(update, base=old)
+    assert wanted <= snr(new["w"] - old["w"], back["w"] - old["w"]) <= 1.02 * wanted
+    assert snr(new["b"] - old["b"], back["b"] - old["b"]) > 40
+
+
 def test_signs_keep_the_direction_of_a_difference():
     old = {"w": weights((200, 512)), "b": weights((200,), 1)}
     move = weights((200, 512), 7, 0.001)

@@ -51,7 +51,8 @@ class EncodeResult:
         bytes_out: bytes of the stream.
         digest: the state digest of what decoding gives.
         snr: signal-to-noise ratio in dB over the float tensors that are not kept (see
-            :class:`limosa.codec.quality.Lossy`); infinite without loss.
+            :class:`limosa.codec.quality.Lossy`); infinite without loss. The signal is the weights
+            or, against a base, their differences from it.
         max_error: the largest error of an element of those tensors.
     """
 
@@ -298,7 +299,7 @@ class _Encoding:
         self._lengths.append(encode_lossy(self.out, run, bases, self._quality, self._threads))
         decoded = self._decode(first, run, bases, begin)
         self._digests += digests_of(decoded, self._threads)
-        self._loss.add(run, decoded, self._quality)
+        self._loss.add(run, decoded, bases, self._quality)
 
     def _decode(
         self,

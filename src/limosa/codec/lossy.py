@@ -40,8 +40,8 @@ def encode_lossy(
         ]
         return np.concatenate(lengths)
     treated = [
-        treat(spec, data, quality) if isinstance(quality, Lossy) else Treatment(data)
-        for spec, data in run
+        treat(spec, data, base, quality) if isinstance(quality, Lossy) else Treatment(data)
+        for (spec, data), base in zip(run, bases, strict=True)
     ]
     return _core.encode_tensors(
         [treatment.data for treatment in treated],
@@ -68,16 +68,25 @@ class Loss:
             return math.inf
         return 10 * math.log10(self._signal / self._noise) if self._signal else -math.inf
 
-    def add(self, run: Sequence[_Pair], decoded: Sequence[_Pair], quality: Quality) -> None:
-        """Compare what was decoded with what was given.
+    def add(
+        self,
+        run: Sequence[_Pair],
+        decoded: Sequence[_Pair],
+        bases: Sequence[Bytes | None],
+        quality: Quality,
+    ) -> None:
+        """Compare what was decoded with what was given; against a base, differences are the signal.
 
         Raises:
             CorruptError: a promised bound is not kept, which would be a defect of the encoder.
         """
-        for (spec, data), (_, result) in zip(run, decoded, strict=True):
+        for (spec, data), (_, result), base in zip(run, decoded, bases, strict=True):
             if spec.dtype not in FLOAT_DTYPES:
                 continue
-            signal, noise, largest = _core.distortion(data, result, core_dtype(spec.dtype))
+            code = core_dtype(spec.dtype)
+            signal, noise, largest = _core.distortion(data, result, code)
+            if base is not None:
+                _, signal, _ = _core.distortion(data, base, code)
             bound = quality.abs if isinstance(quality, MaxError) else None
             if bound is not None and largest > bound:
                 raise CorruptError(

@@ -27,8 +27,8 @@ class Lossy:
     """What all lossy qualities share.
 
     Tensors with fewer than two axes longer than 1 (biases, norms, statistics) and small tables of
-    positions and token types are *kept*: rounded to a relative error of 2**-9 and coded exactly.
-    Integers are always exact.
+    positions and token types are *kept*: rounded to a relative error of 2**-9 and coded exactly;
+    in an update, their difference is kept with 47 dB. Integers are always exact.
 
     Args:
         keep: shell patterns of names of more tensors to keep.
@@ -79,6 +79,8 @@ class Step(Lossy):
             (dependent quantization) and the bits that they cost; 9 also codes them with adaptive
             contexts, whose decoder is some twenty times slower.
         by_tensor: other sizes, by the names of tensors.
+        rounded: the weights are multiples of their sizes already, as calibrated rounding leaves
+            them, and stay what they are.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -90,6 +92,7 @@ class Step(Lossy):
     size: float
     effort: int = 5
     by_tensor: Mapping[str, float] = field(default_factory=dict)
+    rounded: bool = False
 
     def __post_init__(self) -> None:
         for where, size in {"Step": self.size, **self.by_tensor}.items():
@@ -168,7 +171,8 @@ class Target(Lossy):
     Args:
         size: bytes of the file, such as 3_000_000, ``"3 MB"``, or ``"10%"`` of the raw tensors.
         bits: bits of the file for each element.
-        snr: signal-to-noise ratio in dB over the tensors that are not kept.
+        snr: signal-to-noise ratio in dB over the tensors that are not kept; of an update, that
+            of the difference.
         effort: as for :class:`Step`.
 
     Raises:

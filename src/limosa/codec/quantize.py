@@ -24,6 +24,8 @@ from limosa.tensors import Bytes, TensorSpec, numpy_dtype
 # The weight of a bit in units of step**2 where levels are chosen by their cost too: about what
 # a bit is worth by the high-rate theory, 0.1 of the squared distance of neighbours in a quantizer.
 _TRELLIS_LAMBDA, _PLAIN_LAMBDA = 0.4, 0.1
+# Step of a kept tensor's difference over its deviation: 47 dB.
+_KEPT_SHARE = 2.0**-6
 # The bitstream holds no smaller step; nothing is gained below it either.
 _LEAST_STEP = 2.0**-120
 _LLOYD_ROUNDS = 50
@@ -49,14 +51,14 @@ class Treatment(NamedTuple):
     levels: Levels | None = None
 
 
-def treat(spec: TensorSpec, data: Bytes, quality: Lossy) -> Treatment:
+def treat(spec: TensorSpec, data: Bytes, base: Bytes | None, quality: Lossy) -> Treatment:
     """Apply *quality* to a tensor; what is not float stays as it is."""
     if spec.dtype not in FLOAT_DTYPES or not data.size:
         return Treatment(data)
     if isinstance(quality, MaxError):
         return _bounded(spec, data, quality)
     if quality.keeps(spec):
-        return Treatment(round_mantissa(data, spec.dtype, KEPT_MANTISSA))
+        return _kept(spec, data, base)
     if isinstance(quality, Step):
         return Treatment(data, _step_levels(spec, quality))
     if isinstance(quality, Codebook):
@@ -73,14 +75,30 @@ def row_units(spec: TensorSpec) -> int:
 
 
 def _step_levels(spec: TensorSpec, quality: Step) -> Levels:
-    dependent = quality.effort > 1
+    dependent = quality.effort > 1 and not quality.rounded
     rate_weight = _TRELLIS_LAMBDA if dependent else _PLAIN_LAMBDA
+    if quality.rounded:
+        rate_weight = 0.0
     size = quality.size_of(spec.name)
     # The union of the two quantizers of the trellis has levels half as far apart.
     step = _with_twelve_bits(size / 2 if dependent else size)
     return Levels(
         step, dependent, rate_weight, quality.effort > 5, False, False, 0.0, row_units(spec)
     )
+
+
+def _kept(spec: TensorSpec, data: Bytes, base: Bytes | None) -> Treatment:
+    """Near-lossless: rounded, or against a base so many levels for the difference."""
+    if base is not None:
+        with np.errstate(invalid="ignore"):
+            moved = as_floats(data, spec.dtype) - as_floats(base, spec.dtype)
+        moved = moved[np.isfinite(moved)]
+        deviation = math.sqrt(float(np.mean(moved * moved))) if moved.size else 0.0
+        if deviation == 0 or deviation < _LEAST_STEP:
+            return Treatment(data)
+        step = _with_twelve_bits(deviation * _KEPT_SHARE)
+        return Treatment(data, Levels(step, False, 0.0, False, False, False, 0.0, row_units(spec)))
+    return Treatment(round_mantissa(data, spec.dtype, KEPT_MANTISSA))
 
 
 def _with_twelve_bits(step: float, rounding: Callable[[float], int] = round) -> float:
