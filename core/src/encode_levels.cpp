@@ -116,10 +116,13 @@ class LevelsEncoder {
     for (size_t i = 0; i < in_.n; ++i) s_.levels[i] = s_.targets[i] > 0 ? 2 : s_.targets[i] < 0 ? 1 : 0;
   }
 
+  // Levels are targets times this. Finite also for the least steps, whose targets are too small to matter.
+  static float scale(double one, double step) { return static_cast<float>(std::min(one / step, 1e36)); }
+
   void set_fixed() {
     s_.fixed.resize(in_.n);
     each_step([&](double step, size_t at, size_t n) {
-      kernels().to_fixed(s_.targets.data() + at, static_cast<float>(kFixedOne / step), n, s_.fixed.data() + at);
+      kernels().to_fixed(s_.targets.data() + at, scale(kFixedOne, step), n, s_.fixed.data() + at);
     });
   }
 
@@ -137,7 +140,7 @@ class LevelsEncoder {
 
   void round(float zero, float offset) {
     each_step([&](double step, size_t at, size_t n) {
-      kernels().quantize(s_.targets.data() + at, static_cast<float>(1 / step), zero, offset, n, s_.levels.data() + at);
+      kernels().quantize(s_.targets.data() + at, scale(1, step), zero, offset, n, s_.levels.data() + at);
     });
   }
 

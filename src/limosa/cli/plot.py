@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 _DRAWN = 2_000_000
 _BINS = 201
 # Steps of the curve, as powers of two of the deviation of the weights.
-_STEPS = range(1, -9, -1)
+_STEPS = range(1, -8, -1)
 
 
 def draw(path: str, output: Path, base: str | None, limits: Limits) -> None:
     """Draw the model in the file *path* (any kind that limosa reads) into the picture *output*.
 
-    Left the distribution of its weights or, with *base*, of their differences from it, as in
+    Left the distribution of its weights and, with *base*, of their differences from it, as in
     figure 2 of the first paper; right the size against the signal-to-noise ratio, measured by
     encoding with several steps.
 
@@ -51,9 +51,12 @@ def draw(path: str, output: Path, base: str | None, limits: Limits) -> None:
         raise MissingExtraError.for_extra("plot", "drawing") from None
     held = None if base is None else open_base(base, limits=limits)
     with _open(path, held, limits) as bundle:
-        figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-        _draw_distribution(left, bundle, held)
-        _draw_rates(right, bundle, held)
+        bases = [None] if held is None else [None, held]
+        count = len(bases) + 1
+        figure, panels = pyplot.subplots(1, count, figsize=(5.2 * count, 4.2), layout="constrained")
+        for axes, one in zip(panels, bases, strict=False):
+            _draw_distribution(axes, bundle, one)
+        _draw_rates(panels[-1], bundle, held)
         figure.suptitle(Path(path).name + (f" from {Path(base).name}" if base else ""))
         figure.savefig(output, dpi=120)
         pyplot.close(figure)
@@ -68,35 +71,32 @@ def _open(path: str, held: Base | None, limits: Limits) -> Bundle:
 
 
 def _draw_distribution(axes: Axes, bundle: Bundle, held: Base | None) -> None:
-    values = _sampled(bundle, None)
-    _histogram(axes, values, "weights", "tab:blue")
-    if held is not None:
-        differences = _sampled(bundle, held)
-        _histogram(axes, differences, "differences", "tab:orange")
-    axes.set_yscale("log")
+    values = _sampled(bundle, held)
+    axes.set_title("weights" if held is None else "differences from the base", fontsize="medium")
     axes.set_xlabel("value")
     axes.set_ylabel("share of the weights in a bin")
-    axes.legend(frameon=False)
-
-
-def _histogram(axes: Axes, values: NDArray[np.float64], label: str, color: str) -> None:
+    axes.set_yscale("log")
     if not values.size:
         return
     # The farthest thousandth would leave the rest in one bin.
     edge = float(np.quantile(np.abs(values), 0.999)) or 1.0
     counts, edges = np.histogram(values, bins=_BINS, range=(-edge, edge))
-    zeros = float(np.mean(values == 0))
-    text = f"{label}: deviation {values.std():.3g}, zeros {zeros:.1%}"
-    axes.stairs(counts / values.size, edges, label=text, color=color)
+    text = f"deviation {values.std():.3g}\nzeros {np.mean(values == 0):.1%}"
+    axes.stairs(counts / values.size, edges, fill=True, alpha=0.7)
+    axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top")
 
 
 def _sampled(bundle: Bundle, held: Base | None) -> NDArray[np.float64]:
-    """Values of the float tensors, or their differences from the base."""
-    total = sum(spec.elements for spec in bundle.specs if spec.dtype in FLOAT_DTYPES)
+    """Values of the tensors that are not kept, or their differences from the base."""
+    quality = Step(1.0)
+    drawn = {
+        spec.name for spec in bundle.specs if spec.dtype in FLOAT_DTYPES and not quality.keeps(spec)
+    }
+    total = sum(spec.elements for spec in bundle.specs if spec.name in drawn)
     stride = max(1, total // _DRAWN)
     parts = []
     for spec, data in bundle:
-        if spec.dtype not in FLOAT_DTYPES:
+        if spec.name not in drawn:
             continue
         values = as_floats(data, spec.dtype)[::stride]
         old = None if held is None else held.data(spec.name, spec)
