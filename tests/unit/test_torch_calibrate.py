@@ -298,6 +298,20 @@ def test_an_interrupted_search_goes_on(tmp_path):
     assert -again.metric <= 1e-4
 
 
+def test_a_checkpoint_serves_other_settings(tmp_path):
+    torch.manual_seed(11)
+    model, data, path = perceptron(), [correlated(20, 40)], tmp_path / "c.npz"
+    calibrate(model, data, max_drop=0.1, metric=lambda m: 1.0, checkpoint=path)
+    seen = []
+    settings = {"damping": 1.0, "max_drop": 0.1, "metric": lambda m: seen.append(1) or 1.0}
+    found = calibrate(model, data, checkpoint=path, progress=lambda *x: seen.append(x), **settings)
+    assert not [now for now in seen if now != 1 and now[2] == "samples"]
+    assert seen.count(1) > 5  # what another damping reached says nothing
+    assert found.steps == calibrate(model, data, **settings).steps
+    more = calibrate(model, [*data, correlated(5, 40)], bits=3.0, checkpoint=path)
+    assert more.steps != found.steps
+
+
 def test_a_checkpoint_of_something_else(tmp_path):
     path = tmp_path / "c.npz"
     calibrate(perceptron(), [torch.randn(4, 40)], bits=3.0, checkpoint=path)

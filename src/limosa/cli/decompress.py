@@ -8,7 +8,7 @@ from limosa.cli import options, progress, report
 from limosa.limits import Limits
 
 
-@click.command("decompress")
+@click.command("decompress", short_help="Restore what was compressed.")
 @click.argument("input_", type=options.INPUT, metavar="IN")
 @options.output_option("Where to write: a file, a folder for a model folder, or -.")
 @options.base_option("The model that IN was compressed against.")
@@ -32,7 +32,9 @@ def command(
     limits: Limits,
     as_json: bool,
 ) -> None:
-    """Restore what was compressed, byte for byte unless it was compressed with loss.
+    """Restore what was compressed.
+
+    Every byte comes back, unless it was compressed with loss.
 
     \b
     limosa decompress model.limosa -o model.safetensors

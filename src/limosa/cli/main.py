@@ -26,7 +26,7 @@ TERMINATED: Final = 143
 #: that ``limosa --help`` imports none of them, which would take half its time.
 COMMANDS: Final = {
     "compress": "Compress a model, or several jointly.",
-    "decompress": "Restore what was compressed, byte for byte.",
+    "decompress": "Restore what was compressed.",
     "diff": "Write the update that turns BASE into NEW.",
     "apply": "Apply UPDATE to BASE, which gives the new model byte for byte.",
     "inspect": "Show where the bytes of a file went.",

@@ -106,8 +106,9 @@ def calibrate(
             rounding did. The batches must be a sequence then.
         seed: of the random draws; same seed, samples and machine, same result.
         checkpoint: a file that keeps what is done, so that the same call goes on after an
-            interruption; *batches* must then come in the same order, and *metric* be the same.
-            Other weights or settings are refused.
+            interruption, or another call on the same samples need not look at them again;
+            *batches* must come in the same order, and *metric* be the same. A file of other
+            weights, or of another *output*, *keep* or *seed*, is refused.
         progress: called with (done, total or None, what), what being ``"samples"``,
             ``"searches"`` or ``"tuning"``.
 
@@ -135,13 +136,14 @@ def calibrate(
             allowed="a list, or something else that starts anew each time",
         )
     data = Data(batches, samples, output, pick)
-    settings = f"1 {output} {damping} {rate_weight} {seed} {keep}"
     report = progress or (lambda done, total, what: None)
     with torch.inference_mode(False), torch.enable_grad():
         work = copy.deepcopy(model).eval()
         views = views_of(work, keep)
         original = _tensors(work, views)
-        kept = Checkpoint(checkpoint, identity_of(original, settings), _device(original))
+        identity = identity_of(original, f"1 {output} {seed} {sorted(views)}")
+        way = f"{damping} {rate_weight}"
+        kept = Checkpoint(checkpoint, identity, way, _device(original))
         _collect(work, data, views, kept, seed, report)
         curve = Curve(
             work, Layers(original, views, kept.found, damping), rate_weight, metric, kept,

@@ -24,15 +24,20 @@ class Checkpoint:
 
     Args:
         path: of the file; None for none.
-        identity: what was calibrated and how; a file of another identity is refused.
+        identity: of the sums: what was calibrated; a file of another identity is refused.
+        curve: how it is rounded; what was tried on another curve is forgotten.
         device: for the sums that are read.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] | None, identity: str, device: torch.device
+        self,
+        path: str | os.PathLike[str] | None,
+        identity: str,
+        curve: str,
+        device: torch.device,
     ) -> None:
         self._path = None if path is None else Path(path)
-        self._identity = identity
+        self._identity, self._curve = identity, curve
         self._written = time.monotonic()
         self.found = FisherSums()
         self.tried: dict[float, float] = {}
@@ -49,7 +54,8 @@ class Checkpoint:
                     for name in arrays.files
                     if name.startswith(_HESSIAN)
                 }
-                self.tried = dict(arrays["tried"].reshape(-1, 2).tolist())
+                if str(arrays["curve"]) == self._curve:
+                    self.tried = dict(arrays["tried"].reshape(-1, 2).tolist())
         except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
             raise ConfigError(
                 "not a checkpoint of a calibration",
@@ -76,6 +82,7 @@ class Checkpoint:
             np.savez(
                 output.file,
                 identity=np.array(self._identity),
+                curve=np.array(self._curve),
                 count=np.array(self.found.count),
                 tried=np.array(list(self.tried.items()), np.float64),
                 **arrays,  # type: ignore[arg-type]
