@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.data import State
+from benchmarks.data import State, is_float
 from limosa.tensors import Tensor
 
 from .quality import weight_snr
@@ -80,7 +80,7 @@ def step_for_snr(state: State, snr: float, effort: int, first: float | None = No
 
 def typical_step(state: State, snr: float) -> float:
     """Return the step with ``snr`` dB by the theory of fine quantization."""
-    arrays = [a.astype("f8").ravel() for a in state.values() if a.ndim > 1]
+    arrays = [a.astype("f8").ravel() for a in state.values() if a.ndim > 1 and is_float(a)]
     energy = sum(float(a @ a) for a in arrays)
     return math.sqrt(12 * energy / sum(a.size for a in arrays)) * 10.0 ** (-snr / 20)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.data import State, fingerprint, load_model
+from benchmarks.data import State, fingerprint, is_float, load_model
 from benchmarks.papers.retrieval import mean_average_precision
 
 from . import digits, images, sentences
@@ -64,16 +64,17 @@ class DigitsQuality:
 
 
 def weight_snr(original: State, decoded: State) -> float:
-    """Return 10 log10(sum w² / sum error²), dB, over the tensors of two dimensions or more.
+    """Return 10 log10(sum w² / sum error²), dB, over the float tensors of two dimensions or more.
 
     Infinite when they are equal.
 
-    >>> weight_snr({"w": np.ones((2, 2))}, {"w": np.full((2, 2), 0.9)})
+    >>> ones = np.ones((2, 2), np.float32)
+    >>> round(weight_snr({"w": ones}, {"w": 0.9 * ones}), 3)
     20.0
     """
     signal = noise = 0.0
     for name, array in original.items():
-        if array.ndim > 1:
+        if array.ndim > 1 and is_float(array):
             exact = array.astype(np.float64)
             signal += float(np.sum(exact**2))
             noise += float(np.sum((decoded[name].astype(np.float64) - exact) ** 2))

@@ -67,7 +67,7 @@ def _lite0(cache: Path) -> Work:
 
 def _minilm(cache: Path) -> Work:
     return Work(
-        "minilm", "all-MiniLM-L6-v2", sentences.RECIPE, (-50, -44, -38, -32),
+        "minilm", "all-MiniLM-L6-v2", sentences.RECIPE, (-38, -32, -26, -20),
         ("cosine", "map"), "1 - cosine of the embeddings", lambda cosine: 1 - cosine,
         load_model("minilm"), quality.minilm_task(cache),
     )  # fmt: skip

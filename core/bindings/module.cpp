@@ -173,7 +173,7 @@ size_t frame_bound(const Chunk& c, const std::vector<unsigned>& dtypes) {
 }
 
 // step, dependent, lambda, adaptive, signs_only, row_scales, max_error, columns
-using LevelsTuple = std::tuple<double, bool, double, bool, bool, bool, double, size_t>;
+using LevelsTuple = std::tuple<double, bool, double, bool, bool, bool, double, size_t, std::vector<double>>;
 using LevelsList = std::optional<std::vector<std::optional<LevelsTuple>>>;
 
 // One request for each tensor, its first column being 0; a step of 0: none.
@@ -183,12 +183,14 @@ std::vector<LevelsRequest> levels_requests(const LevelsList& list, size_t tensor
   if (list->size() != tensors) throw nb::value_error("lists differ in length");
   for (size_t t = 0; t < tensors; ++t) {
     if (!(*list)[t]) continue;
-    const auto [step, dependent, lambda, adaptive, signs, scales, most, columns] = *(*list)[t];
+    const auto& [step, dependent, lambda, adaptive, signs, scales, most, columns, book] = *(*list)[t];
     if (!std::isnormal(static_cast<float>(step)) || step < 0) throw nb::value_error("step: positive, normal in binary32");
     if (!(lambda >= 0) || !(most >= 0)) throw nb::value_error("lambda and max_error: not negative");
+    if (book.size() > 256 || !std::all_of(book.begin(), book.end(), [](double v) { return std::isfinite(v); }))
+      throw nb::value_error("codebook: at most 256 finite values");
     float error = static_cast<float>(most);
     if (double{error} > most) error = std::nextafter(error, 0.0f);  // a promise
-    requests[t] = {static_cast<float>(step), dependent, static_cast<float>(lambda), adaptive, signs, scales, error, columns, 0};
+    requests[t] = {static_cast<float>(step), dependent, static_cast<float>(lambda), adaptive, signs, scales, error, columns, 0, book.empty() ? nullptr : &book};
   }
   return requests;
 }

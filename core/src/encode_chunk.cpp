@@ -20,7 +20,7 @@ static void encode_lossless(const ChunkInput& in, Bytes& out, EncodeScratch& scr
 
 // Whether the lossless modes need more than twice `size` bytes, by a sample from the middle of many units.
 static bool is_hopeless(const ChunkInput& in, size_t size, EncodeScratch& scratch) {
-  constexpr size_t kMany = 32768, kSample = 4096;
+  constexpr size_t kMany = 8192, kSample = 2048;
   if (in.n < kMany) return false;
   const size_t offset = in.n / 2 * kDtypes[in.dtype].unit_bytes();
   Bytes sample;
@@ -33,7 +33,8 @@ static void encode_lossy(const ChunkInput& in, Bytes& out, EncodeScratch& scratc
   const size_t bytes = in.n * kDtypes[in.dtype].unit_bytes();
   if (in.base && std::memcmp(in.units, in.base, bytes) == 0) return append_block_header(out, Mode::base_copy, 0);
   const size_t start = out.size();
-  encode_levels(out, in, scratch);
+  if (in.base && in.levels->book) encode_base_palette(out, in, scratch);
+  else encode_levels(out, in, scratch);
   const size_t size = out.size() - start;
   if (is_hopeless(in, size, scratch)) return;
   Bytes exact;

@@ -223,7 +223,7 @@ class LevelsEncoder {
     uint8_t step[4];
     std::memcpy(step, &plan_.step, 4);
     append_bytes(out, step + 1, 3);
-    append_exceptions(out);
+    append_exceptions(out, exceptions_, in_);
     append_varint(out, plan_.rows.columns);
     append_varint(out, plan_.rows.first);
     if (!plan_.scales.empty()) encode_symbols(out, plan_.scales.data(), plan_.scales.size(), nullptr, 1, s_);
@@ -250,16 +250,6 @@ class LevelsEncoder {
     else encode_integers(out, values, 32, in_.n, s_.classes.data(), plan_.classes, s_);
   }
 
-  void append_exceptions(Bytes& out) const {
-    append_varint(out, exceptions_.size());
-    size_t next = 0;
-    for (const size_t at : exceptions_) {
-      append_varint(out, at - next);
-      append_bytes(out, in_.units + at * d_.unit_bytes(), d_.unit_bytes());
-      next = at + 1;
-    }
-  }
-
   const ChunkInput& in_;
   const LevelsRequest& request_;
   const Dtype& d_;
@@ -269,6 +259,17 @@ class LevelsEncoder {
 };
 
 }  // namespace
+
+void append_exceptions(Bytes& out, const std::vector<size_t>& places, const ChunkInput& in) {
+  const size_t size = kDtypes[in.dtype].unit_bytes();
+  append_varint(out, places.size());
+  size_t next = 0;
+  for (const size_t at : places) {
+    append_varint(out, at - next);
+    append_bytes(out, in.units + at * size, size);
+    next = at + 1;
+  }
+}
 
 void encode_levels(Bytes& out, const ChunkInput& in, EncodeScratch& s) { LevelsEncoder(in, s).run(out); }
 

@@ -16,6 +16,9 @@ struct LevelsPlan {
   Bytes row_classes, column_classes;  // rows_and_columns
 };
 
+// The table of exceptions (docs/format.md 3.10), by their places in ascending order.
+void append_exceptions(Bytes& out, const std::vector<size_t>& places, const ChunkInput& in);
+
 // Chooses the classes that make the levels of s.fixed cheapest, tables and lists included, and fills s.classes.
 void plan_classes(LevelsPlan& plan, const ChunkInput& in, EncodeScratch& s);
 

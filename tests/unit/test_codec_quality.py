@@ -192,6 +192,23 @@ def test_a_lossy_update_decodes_to_its_digest_and_chains_do_not_drift():
     assert np.abs(held["w"] - versions[-1]["w"]).max() < 0.003
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_codebook_of_differences(dtype):
+    old = {"w": weights((256, 300)).astype(dtype)}
+    move = np.random.default_rng(1).choice([0, 0, 0, -0.01, 0.02, 0.05], (256, 300))
+    new = {"w": (old["w"] + move).astype(dtype)}
+    new["w"][3, 4], old["w"][5, 6], old["w"][7, 8] = np.inf, np.nan, np.inf
+    update = limosa.save(new, base=old, quality=Codebook(4))
+    (report,) = limosa.inspect(update)
+    assert "base palette" in report.modes
+    back = limosa.load(update, base=old)["w"]
+    assert np.isposinf(back[3, 4])
+    usual = np.isfinite(old["w"]) & np.isfinite(new["w"])
+    moved = back[usual].astype("f8") - old["w"][usual]
+    assert np.abs(moved - move[usual]).max() < 2e-3
+    assert len(update) < 0.4 * new["w"].size
+
+
 @pytest.mark.parametrize("wanted", [10, 25])
 def test_the_ratio_of_an_update_is_that_of_the_difference(wanted):
     old = {"w": weights((256, 300)), "b": weights((256,), 1)}

@@ -17,6 +17,8 @@ struct LevelsRequest {
   float max_error;      // 0: none; otherwise units that would miss by more are exceptions
   size_t columns;       // units of a row; 0: no rows
   size_t first_column;  // of the chunk's first unit
+  // Not null: a block against a base takes its differences from these 1 to 256 values, whatever the rest says.
+  const std::vector<double>* book = nullptr;
 };
 
 struct ChunkInput {
@@ -72,6 +74,8 @@ bool encode_against_base(Bytes& out, const ChunkInput& in, uint64_t most, Encode
 void encode_decimal(Bytes& out, const ChunkInput& in, EncodeScratch& scratch);
 // Levels as in.levels asks for.
 void encode_levels(Bytes& out, const ChunkInput& in, EncodeScratch& scratch);
+// Differences from in.base, which is there, by in.levels->book.
+void encode_base_palette(Bytes& out, const ChunkInput& in, EncodeScratch& scratch);
 void append_planes(Bytes& out, const uint8_t* units, size_t stride, size_t n, EncodeScratch& scratch);
 
 // ---- shared by both directions: conversions with one rounding (docs/format.md 3.10) ----

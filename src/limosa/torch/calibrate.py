@@ -96,8 +96,8 @@ def calibrate(
         pick: takes that tensor out of what the model returns.
         samples: how many to use; None for all that the batches have.
         keep: shell patterns of names that are not rounded.
-        damping: share of the mean that is added to the Hessians' diagonals: more for few
-            samples.
+        damping: share of the mean that is added to the Hessians' diagonals. More, 1 to 3, for few
+            samples or if the data to come are unlike them.
         rate_weight: the cost of a bit, in units of the mean cost of an error of one step; above
             0, levels with shorter codes are preferred, as CERWU does. With Fisher information a
             larger step has served better so far.
