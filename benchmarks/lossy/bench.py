@@ -93,7 +93,8 @@ def _measure_ours(
         if why := ours.why_not("calibrate"):
             results.not_run["calibrated coding"] = why
         else:
-            results.points += measure.calibrated_points(work, theirs, tell)
+            kept = options.cache / "calibration-lite0.npz"
+            results.points += measure.calibrated_points(work, theirs, kept, tell)
 
 
 def _write(results: measure.Results, options: argparse.Namespace) -> None:

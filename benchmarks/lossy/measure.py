@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from . import images, ours
@@ -166,25 +167,24 @@ def searches(work: Work, tell: Tell) -> list[Search]:
     return found
 
 
-def calibrated_points(work: Work, theirs: Sequence[Point], tell: Tell) -> list[Point]:
+def calibrated_points(work: Work, theirs: Sequence[Point], kept: Path, tell: Tell) -> list[Point]:
     """Return calibrated points at the divergences that NNCodec has, Lite0 only.
 
     Calibration sees other photographs' halves than the task measures on.
     """
-    crops = images.calibration_crops()
+    crops = images.calibration_crops(512)
     network = lite0_network(work.state)
     points = []
     for level, rival in enumerate(theirs):
         tried: dict[float, Point] = {}
 
-        def kl_of(step: float, level: int = level, tried: dict[float, Point] = tried) -> float:
-            coded = ours.calibrate(network, crops.split(32), step)
-            tried[step] = _point(work, ours.CALIBRATED, f"step {step:.6g}", level, coded)
-            _tell(tell, tried[step])
-            return tried[step].quality["kl"]
+        def kl_of(asked: float, level: int = level, tried: dict[float, Point] = tried) -> float:
+            coded = ours.calibrate(network, crops.split(32), asked, kept)
+            tried[asked] = _point(work, ours.CALIBRATED, f"divergence {asked:.3g}", level, coded)
+            _tell(tell, tried[asked])
+            return tried[asked].quality["kl"]
 
-        first = ours.typical_step(work.state, rival.snr)
-        points.append(tried[ours.step_for_kl(kl_of, rival.quality["kl"], first)])
+        points.append(tried[ours.divergence_for_kl(kl_of, rival.quality["kl"])])
     return points
 
 

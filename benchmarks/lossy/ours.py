@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,16 @@ def decode(coded: bytes) -> State:
     return state
 
 
-def calibrate(network: torch.nn.Module, crops: Iterable[torch.Tensor], step: float) -> bytes:
-    """Return the file of the network, rounded with second-order information from ``crops``."""
-    limosa = importlib.import_module("limosa")
+def calibrate(
+    network: torch.nn.Module, crops: Iterable[torch.Tensor], divergence: float, kept: Path
+) -> bytes:
+    """Return the file of the network, rounded with second-order information from ``crops``.
+
+    ``kept`` is where what the samples say is kept from one divergence to the next.
+    """
     tools = importlib.import_module("limosa.torch")
-    coded: bytes = tools.calibrate(network, crops, quality=limosa.Step(step, effort=9))
+    found = tools.calibrate(network, crops, divergence=divergence, checkpoint=kept)
+    coded: bytes = tools.save(found.tensors, quality=found.quality(), threads=1)
     return coded
 
 
@@ -105,13 +111,10 @@ def _search(
     return best
 
 
-def step_for_kl(kl_of: Callable[[float], float], kl: float, step: float) -> float:
-    """Return a step for which ``kl_of`` gives ``kl`` or a little less.
+def divergence_for_kl(kl_of: Callable[[float], float], kl: float) -> float:
+    """Return what to ask a calibration for, so that ``kl_of`` gives ``kl`` or a little less."""
 
-    The divergence grows about fourfold when the step doubles, and unevenly.
-    """
+    def missing(divergence: float) -> float:
+        return math.log2(max(kl_of(divergence), 1e-9) / kl) + 0.05
 
-    def missing(step: float) -> float:
-        return math.log2(max(kl_of(step), 1e-9) / kl) + 0.04
-
-    return _search(missing, step, 2.5, 0.04)
+    return _search(missing, kl, 1.0, 0.05)

@@ -7,11 +7,13 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from glob import escape
 from typing import Any
 
 import torch
 from torch import nn
 
+from limosa.codec.quality import Step
 from limosa.errors import ConfigError
 from limosa.torch.calibration.checkpoint import Checkpoint, identity_of
 from limosa.torch.calibration.curve import Curve, Goal, Metric
@@ -49,6 +51,29 @@ class Calibration:
     bits_per_weight: float
     divergence: float
     metric: float | None = None
+
+    def quality(self, effort: int = 9) -> Step:
+        """What codes :attr:`tensors` as they are: their levels exactly, the rest near-lossless.
+
+        Args:
+            effort: as for :class:`limosa.Step`; levels that are few take fewest bits with 9.
+
+        >>> from limosa.torch import load, save
+        >>> _ = torch.manual_seed(0)
+        >>> found = calibrate(nn.Sequential(nn.Linear(64, 64)), [torch.randn(32, 64)], bits=2.0)
+        >>> coded = save(found.tensors, quality=found.quality())
+        >>> torch.equal(load(coded)["0.weight"], found.tensors["0.weight"])
+        True
+        """
+        others = tuple(escape(name) for name in self.tensors if name not in self.steps)
+        return Step(
+            max(self.steps.values()),
+            effort,
+            by_tensor=self.steps,
+            rounded=True,
+            keep=others,
+            lossy=tuple(escape(name) for name in self.steps),
+        )
 
 
 def calibrate(
