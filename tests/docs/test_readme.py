@@ -1,4 +1,4 @@
-"""The README and the guide are programs: their examples run, its commands exist, its links lead somewhere."""
+"""README and guide are programs: their examples run, their commands exist, their links lead on."""
 
 import doctest
 import re

@@ -109,7 +109,7 @@ def encode_to_bytes(
 
     >>> from limosa.files import bundle_from_tensors
     >>> len(encode_to_bytes(bundle_from_tensors({})))
-    80
+    94
     """
     if isinstance(quality, Target):
         parts: list[bytes] = []
