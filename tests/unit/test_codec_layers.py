@@ -66,6 +66,15 @@ def test_more_layers_are_better(model, layered):
     assert 8 < coarse < fine - 10
 
 
+def test_a_ratio_is_that_of_the_weights_in_every_layer(model):
+    parts: list[bytes] = []
+    results = encode_layers(bundle(model), parts.append, [Target(snr=15), Target(snr=25)])
+    for number, (result, wanted) in enumerate(zip(results, (15, 25), strict=True), 1):
+        found = snr(model, limosa.load(b"".join(parts), layers=number))
+        assert wanted <= found <= 1.01 * wanted
+        assert result.snr == pytest.approx(found)
+
+
 def test_a_prefix_is_enough(model, layered):
     data, ends = layered
     for number, end in enumerate(ends, 1):

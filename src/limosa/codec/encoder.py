@@ -68,6 +68,7 @@ def encode(
     sink: Callable[[bytes], object],
     *,
     base: Base | None = None,
+    below: Base | None = None,
     quality: Quality | None = None,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -78,6 +79,8 @@ def encode(
         bundle: the tensors; over a pipe, one batch of them is in memory at a time.
         sink: is called with buffers that nobody changes afterwards.
         base: tensors that the receiver holds.
+        below: what a coarser layer of the same file decodes to; it is coded against in place of
+            *base*, but *base* still says what the signal is whose noise is measured.
         quality: :class:`Lossless` unless given.
         threads: how many to use; None for all processors. The stream does not depend on it.
         progress: is called with the number of tensor bytes done since the last call.
@@ -93,8 +96,8 @@ def encode(
     """
     count = thread_count(threads)
     if isinstance(quality, Target):
-        return _encode_to_target(bundle, sink, base, quality, count, progress)
-    encoding = _Encoding(bundle, sink, base, quality or Lossless(), count)
+        return _encode_to_target(bundle, sink, base, below, quality, count, progress)
+    encoding = _Encoding(bundle, sink, base, quality or Lossless(), count, below)
     return encoding.run(BATCH_BYTES, progress)
 
 
@@ -124,6 +127,7 @@ def _encode_to_target(
     bundle: Bundle,
     sink: Callable[[bytes], object],
     base: Base | None,
+    below: Base | None,
     target: Target,
     threads: int,
     progress: Callable[[int], None] | None,
@@ -135,7 +139,7 @@ def _encode_to_target(
         def attempt(quality: Step) -> Attempt:
             spool = stack.enter_context(tempfile.SpooledTemporaryFile(_SPOOL_BYTES))
             described = Described(f"{target} step={quality.size:g}")
-            encoding = _Encoding(bundle, spool.write, base, quality, threads, described)
+            encoding = _Encoding(bundle, spool.write, base, quality, threads, below, described)
             result = encoding.run(BATCH_BYTES, share)
             results[quality.size] = result, spool
             return Attempt(quality.size, result.bytes_out, result.snr)
@@ -144,7 +148,7 @@ def _encode_to_target(
             if progress is not None:
                 progress(done // ATTEMPTS)
 
-        found = find_step(target, bundle, base, attempt)
+        found = find_step(target, bundle, below or base, attempt)
         result, spool = results[found.step]
         spool.seek(0)
         while piece := spool.read(BATCH_BYTES):
@@ -162,6 +166,7 @@ class _Encoding:
         base: Base | None,
         quality: Quality,
         threads: int,
+        below: Base | None = None,
         described: Described | None = None,
     ) -> None:
         if not isinstance(quality, (Lossless, Digits, Lossy)):
@@ -170,7 +175,8 @@ class _Encoding:
             )
         self._bundle = bundle
         self._sink = sink
-        self._base = base
+        self._origin, self._below = base, below
+        self._base = base = base if below is None else below
         self._quality = quality
         self._threads = threads
         # What the sink was not given yet; everything, if there is none.
@@ -299,7 +305,16 @@ class _Encoding:
         self._lengths.append(encode_lossy(self.out, run, bases, self._quality, self._threads))
         decoded = self._decode(first, run, bases, begin)
         self._digests += digests_of(decoded, self._threads)
-        self._loss.add(run, decoded, bases, self._quality)
+        self._loss.add(run, decoded, self._signals(run, bases), self._quality)
+
+    def _signals(
+        self, run: Sequence[tuple[TensorSpec, Bytes]], bases: list[Bytes | None]
+    ) -> list[Bytes | None]:
+        """What the signal is a difference from, tensor by tensor; None: it is the weights."""
+        if self._below is None:
+            return bases
+        origin = self._origin
+        return [None if origin is None else origin.data(spec.name, spec) for spec, _ in run]
 
     def _decode(
         self,

@@ -60,6 +60,7 @@ def encode_layers(
             allowed=f"1 to {MAX_LAYERS} layers of a file",
         )
     results: list[EncodeResult] = []
+    below: Base | None = None
     with ExitStack() as stack:
         for quality in qualities:
             spool = stack.enter_context(tempfile.TemporaryFile())
@@ -68,13 +69,14 @@ def encode_layers(
                 bundle,
                 spool.write,
                 base=base,
+                below=below,
                 quality=_less(quality, sent, bundle),
                 threads=threads,
                 progress=progress,
             )
             results.append(result)
             _copy(spool, sink)
-            base = Reader(FileAt(spool), base=base, threads=threads).as_base()
+            below = Reader(FileAt(spool), base=below or base, threads=threads).as_base()
     return results
 
 
