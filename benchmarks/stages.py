@@ -79,7 +79,7 @@ def _page(rows: list[str]) -> str:
 {chr(10).join(rows)}
 
 *Core* is C++ alone: kernels, choices, checksums, memory for the result. `save` adds a BLAKE3 digest
-of every tensor, the container and one copy; `load` adds fresh memory for the arrays and reading the
+of every tensor and the container; `load` adds fresh memory for the arrays and reading the
 layout, which weighs most where a small model has hundreds of tensors.
 """
 

@@ -10,12 +10,11 @@ import numpy as np
 
 import limosa
 from limosa.demo import models
-from limosa.exchange.local import compress_layers
 
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "model.limosa"
     qualities = [limosa.Target(bits=2.5), limosa.Target(bits=5), limosa.Lossless()]
-    layers = compress_layers(models()[0], path, qualities)
+    layers = limosa.compress_layers(models()[0], path, qualities)
 
     arrived = b""
     with path.open("rb") as link:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from limosa.errors import UnsupportedVersionError as UnsupportedVersionError
     from limosa.exchange.local import apply as apply
     from limosa.exchange.local import compress as compress
+    from limosa.exchange.local import compress_layers as compress_layers
     from limosa.exchange.local import decompress as decompress
     from limosa.exchange.local import diff as diff
     from limosa.exchange.local import verify as verify
@@ -76,7 +77,14 @@ _HOMES = {
         "TruncatedError",
         "UnsupportedVersionError",
     ),
-    "limosa.exchange.local": ("apply", "compress", "decompress", "diff", "verify"),
+    "limosa.exchange.local": (
+        "apply",
+        "compress",
+        "compress_layers",
+        "decompress",
+        "diff",
+        "verify",
+    ),
     "limosa.limits": ("Limits",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -103,6 +111,7 @@ __all__ = [
     "UnsupportedVersionError",
     "apply",
     "compress",
+    "compress_layers",
     "decompress",
     "diff",
     "inspect",

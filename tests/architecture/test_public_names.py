@@ -24,6 +24,7 @@ PUBLIC = [
     "UnsupportedVersionError",
     "apply",
     "compress",
+    "compress_layers",
     "decompress",
     "diff",
     "inspect",

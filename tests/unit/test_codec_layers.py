@@ -61,6 +61,10 @@ def test_the_last_layer_is_exact(model, layered):
     assert same(model, limosa.load(data, verify=True))
 
 
+def test_save_makes_layers_of_several_qualities(model, layered):
+    assert limosa.save(model, quality=QUALITIES) == layered[0]
+
+
 def test_more_layers_are_better(model, layered):
     coarse, fine = (snr(model, limosa.load(layered[0], layers=k)) for k in (1, 2))
     assert 8 < coarse < fine - 10

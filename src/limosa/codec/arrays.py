@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from limosa.codec.decoder import Reader
 from limosa.codec.encoder import EncodeResult, encode, encode_to_bytes
 from limosa.codec.inputs import Input
-from limosa.codec.layers import open_layer
+from limosa.codec.layers import encode_layers, open_layer
 from limosa.codec.opening import BaseLike, Path, open_base
 from limosa.codec.quality import Quality
 from limosa.codec.tensor_file import TensorFile
@@ -30,7 +30,7 @@ def save(
     metadata: dict[str, str] | None = None,
     *,
     base: BaseLike | None = None,
-    quality: Quality | None = None,
+    quality: Quality | Sequence[Quality] | None = None,
     threads: int | None = None,
 ) -> bytes:
     """Encode arrays.
@@ -40,7 +40,8 @@ def save(
             ``ml_dtypes`` for those that numpy lacks).
         metadata: text that travels with them, as in safetensors.
         base: a model that the receiver has; see :func:`open_base`.
-        quality: :class:`Lossless` unless given.
+        quality: :class:`Lossless` unless given; several, coarse to fine, make layers, of which a
+            receiver may decode the first few (``load(…, layers=k)``).
         threads: how many to use; None for all processors. The bytes do not depend on it.
 
     Raises:
@@ -166,12 +167,16 @@ def save_tensors(
     tensors: TensorMap,
     metadata: dict[str, str] | None,
     base: BaseLike | None,
-    quality: Quality | None,
+    quality: Quality | Sequence[Quality] | None,
     threads: int | None,
 ) -> bytes:
     """Encode tensors into bytes."""
     held = None if base is None else open_base(base, threads=threads)
     bundle = bundle_from_tensors(tensors, metadata)
+    if isinstance(quality, Sequence):
+        parts: list[bytes] = []
+        encode_layers(bundle, parts.append, quality, base=held, threads=threads)
+        return b"".join(parts)
     return encode_to_bytes(bundle, base=held, quality=quality, threads=threads)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -35,7 +35,7 @@ def save(
     metadata: dict[str, str] | None = None,
     *,
     base: BaseLike | None = None,
-    quality: Quality | None = None,
+    quality: Quality | Sequence[Quality] | None = None,
     threads: int | None = None,
 ) -> bytes:
     """Encode tensors, such as a state dict; arguments and errors as for :func:`limosa.save`.
