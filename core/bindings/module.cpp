@@ -172,32 +172,33 @@ size_t frame_bound(const Chunk& c, const std::vector<unsigned>& dtypes) {
   return kFrameHeader + bytes + bytes / 8 + 1024;
 }
 
-// step, dependent, lambda, adaptive, signs_only, row_scales, max_error, columns
-using LevelsTuple = std::tuple<double, bool, double, bool, bool, bool, double, size_t, std::vector<double>>;
+// step, dependent, lambda, adaptive, signs_only, row_scales, max_error, codebook
+using LevelsTuple = std::tuple<double, bool, double, bool, bool, bool, double, std::vector<double>>;
 using LevelsList = std::optional<std::vector<std::optional<LevelsTuple>>>;
 
-// One request for each tensor, its first column being 0; a step of 0: none.
+// One request for each tensor; a step of 0: none.
 std::vector<LevelsRequest> levels_requests(const LevelsList& list, size_t tensors) {
   std::vector<LevelsRequest> requests(tensors);
   if (!list) return requests;
   if (list->size() != tensors) throw nb::value_error("lists differ in length");
   for (size_t t = 0; t < tensors; ++t) {
     if (!(*list)[t]) continue;
-    const auto& [step, dependent, lambda, adaptive, signs, scales, most, columns, book] = *(*list)[t];
+    const auto& [step, dependent, lambda, adaptive, signs, scales, most, book] = *(*list)[t];
     if (!std::isnormal(static_cast<float>(step)) || step < 0) throw nb::value_error("step: positive, normal in binary32");
     if (!(lambda >= 0) || !(most >= 0)) throw nb::value_error("lambda and max_error: not negative");
     if (book.size() > 256 || !std::all_of(book.begin(), book.end(), [](double v) { return std::isfinite(v); }))
       throw nb::value_error("codebook: at most 256 finite values");
     float error = static_cast<float>(most);
     if (double{error} > most) error = std::nextafter(error, 0.0f);  // a promise
-    requests[t] = {static_cast<float>(step), dependent, static_cast<float>(lambda), adaptive, signs, scales, error, columns, 0, book.empty() ? nullptr : &book};
+    requests[t] = {static_cast<float>(step), dependent, static_cast<float>(lambda), adaptive, signs, scales, error, book.empty() ? nullptr : &book};
   }
   return requests;
 }
 
 // Appends the frames to `out` and returns the lengths of their payloads.
 nb::object encode_tensors(const nb::list& datas, const nb::list& bases, const std::vector<unsigned>& dtypes, int digits,
-                          unsigned threads, const LevelsList& levels, OutputBuffer& out) {
+                          unsigned threads, const LevelsList& levels, const std::optional<std::vector<size_t>>& columns,
+                          OutputBuffer& out) {
   std::vector<const uint8_t*> data;
   std::vector<size_t> bytes;
   for (nb::handle h : datas) {
@@ -209,6 +210,7 @@ nb::object encode_tensors(const nb::list& datas, const nb::list& bases, const st
   check_digits(digits);
   const auto base = optional_buffers(bases, bytes, "base");
   const auto requests = levels_requests(levels, bytes.size());
+  if (columns && columns->size() != bytes.size()) throw nb::value_error("lists differ in length");
   const auto chunks = split_chunks(bytes, dtypes);
   std::unique_ptr<uint32_t[]> lengths(new uint32_t[std::max<size_t>(chunks.size(), 1)]);
   size_t room = 0, used = 0;
@@ -230,10 +232,10 @@ nb::object encode_tensors(const nb::list& datas, const nb::list& bases, const st
       const Chunk& c = chunks[i];
       try {
         const size_t offset = c.first * kDtypes[dtypes[c.tensor]].unit_bytes();
-        LevelsRequest request = requests[c.tensor];
-        if (request.columns) request.first_column = c.first % request.columns;
+        const LevelsRequest& request = requests[c.tensor];
+        const size_t row = columns ? (*columns)[c.tensor] : 0;
         encode_frame({data[c.tensor] + offset, base[c.tensor] ? base[c.tensor] + offset : nullptr, c.n, dtypes[c.tensor],
-                      digits, request.step > 0 ? &request : nullptr},
+                      digits, request.step > 0 ? &request : nullptr, row, row ? c.first % row : 0},
                      worker.frame, worker.scratch);
         if (worker.frame.size() > frame_bound(c, dtypes)) throw std::length_error("a frame is longer than its bound");
         queue.put(i, worker.frame);
@@ -383,7 +385,7 @@ NB_MODULE(_core, m) {
       .def("tail", &OutputBuffer::tail, "start"_a)
       .def("take", &OutputBuffer::take);
   m.def("encode_tensors", &encode_tensors, "datas"_a, "bases"_a, "dtypes"_a, nb::kw_only(), "digits"_a = -1,
-        "threads"_a = 1, "levels"_a = nb::none(), "out"_a);
+        "threads"_a = 1, "levels"_a = nb::none(), "columns"_a = nb::none(), "out"_a);
   m.def("distortion", &distortion_of, "a"_a, "b"_a, "dtype"_a);
   m.def("decode_tensors", &decode_tensors, "frames"_a, "payload_lengths"_a, "outs"_a, "bases"_a, "dtypes"_a, "copies"_a,
         nb::kw_only(), "digits"_a = -1, "threads"_a = 1);

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "classes.hpp"
 #include "limosa/chunk.hpp"
 
 namespace limosa {
@@ -46,6 +47,14 @@ inline const uint8_t* need_base(Reader& r, const Block& b) {
   return b.base;
 }
 
+Rows read_rows(Reader& r, size_t n);
+Bytes read_symbols(Reader& r, size_t n, const Block& b);
+// At least `least` and at most kMaxClasses.
+unsigned read_class_count(Reader& r, unsigned least);
+RowClasses read_row_classes(Reader& r, const Rows& rows, unsigned count, const Block& b);
+
+// Fields, with classes or without (docs/format.md 3.4, 3.14).
+void decode_fields(Reader& r, const Block& b, bool classed);
 // Levels, alone or against a base (docs/format.md 3.11).
 void decode_levels(Reader& r, const Block& b, const uint8_t* base);
 

@@ -14,68 +14,6 @@ void decode_constant(Reader& r, const Block& b) {
   for (size_t i = 0; i < b.n; ++i) std::memcpy(b.units + i * size, unit, size);
 }
 
-// The top fields of escaped units, in order.
-std::vector<uint16_t> read_escapes(Reader& r, size_t n, unsigned top, DecodeScratch& s) {
-  const uint64_t count = r.varint();
-  if (count > n) r.corrupt("more escapes than units");
-  std::vector<uint16_t> fields(static_cast<size_t>(count));
-  if (count == 0) return fields;
-  IntegerDecoder decoder;
-  decoder.begin(r, fields.size(), 16, 1, s, s.table);
-  decoder.next(reinterpret_cast<uint8_t*>(fields.data()), nullptr, fields.size());
-  decoder.finish();
-  for (const uint16_t f : fields)
-    if (f >> top) r.corrupt("top field of an escape out of range");
-  return fields;
-}
-
-// Puts the top fields of escaped units in place; `done` escapes came before this piece.
-void place_escapes(const Reader& r, const std::vector<uint16_t>& fields, size_t* done, const uint8_t* symbols, size_t n, const Dtype& d,
-                   unsigned top, uint8_t* units) {
-  const size_t size = d.unit_bytes();
-  const unsigned low = d.unit_bits - 1 - top;
-  const uint64_t clear = ~(((uint64_t{1} << top) - 1) << low);
-  for (size_t i = 0; (i = find_zero(symbols, i, n)) < n; ++i) {
-    if (*done == fields.size()) r.corrupt("more escape symbols than escapes");
-    const uint16_t f = fields[(*done)++];
-    uint64_t u = 0;
-    std::memcpy(&u, units + i * size, size);
-    u = (u & clear) | static_cast<uint64_t>(f) << low;
-    std::memcpy(units + i * size, &u, size);
-  }
-}
-
-void decode_fields(Reader& r, const Block& b) {
-  if (!b.d.is_float()) r.corrupt("fields block in a tensor that is not float");
-  const unsigned k = r.number<uint8_t>(), z = r.number<uint8_t>(), window = r.number<uint16_t>();
-  if (k > kMaxJoined || k + z > b.d.mantissa_bits) r.corrupt("joined bits or trailing zeros out of range");
-  const unsigned top = b.d.exponent_bits + k;
-  if (window >> top) r.corrupt("window out of range");
-  const std::vector<uint16_t> escapes = read_escapes(r, b.n, top, b.s);
-  SymbolDecoder symbols;
-  symbols.begin(r, b.n, 1, b.s.table);
-  const BitPlanes planes{b.d.unit_bits - top - z, b.n};
-  const uint8_t* plane_data = r.take(planes.bytes());
-  b.s.symbols.resize(std::max(b.s.symbols.size(), std::min(b.n, kPiece)));
-  const unsigned highest = (1u << top) - 1 - window;  // largest symbol that is a top field
-  size_t done = 0;
-  for (size_t at = 0; at < b.n; at += kPiece) {
-    const size_t n = std::min(kPiece, b.n - at);
-    uint8_t* units = b.units + at * b.d.unit_bytes();
-    symbols.next(b.s.symbols.data(), nullptr, n);
-    uint8_t most = 0, least = 255;
-    for (size_t i = 0; i < n; ++i) {
-      most = std::max(most, b.s.symbols[i]);
-      least = std::min(least, b.s.symbols[i]);
-    }
-    if (most > highest) r.corrupt("symbol beyond the top field");
-    kernels().join(b.s.symbols.data(), plane_data, b.d.unit_bits, at, n, b.n, top, z, window, units);
-    if (least == 0) place_escapes(r, escapes, &done, b.s.symbols.data(), n, b.d, top, units);
-  }
-  symbols.finish();
-  if (done != escapes.size()) r.corrupt("more escapes than escape symbols");
-}
-
 // The exponent field is all ones.
 bool is_infinite_or_nan(const uint8_t* unit, const Dtype& d) {
   uint64_t bits = 0;
@@ -142,7 +80,7 @@ void decode_content(Reader& r, Mode mode, const Block& b) {
     case Mode::raw:
       std::memcpy(b.units, r.take(b.n * b.d.unit_bytes()), b.n * b.d.unit_bytes());
       return;
-    case Mode::fields: return decode_fields(r, b);
+    case Mode::fields: return decode_fields(r, b, false);
     case Mode::palette: return decode_palette(r, b);
     case Mode::planes: return decode_planes(r, b, nullptr);
     default: r.corrupt("block mode " + std::to_string(static_cast<unsigned>(mode)) + " inside a zero mask");
@@ -285,6 +223,7 @@ void decode_block(Reader& r, uint8_t mode, const Block& b) {
     case Mode::levels: return decode_levels(r, b, nullptr);
     case Mode::base_levels: return decode_levels(r, b, need_base(r, b));
     case Mode::base_palette: return decode_base_palette(r, b);
+    case Mode::classed_fields: return decode_fields(r, b, true);
     case Mode::raw:
     case Mode::fields:
     case Mode::palette:

@@ -31,42 +31,17 @@ Head read_head(Reader& r, const uint8_t* base) {
   return h;
 }
 
-Rows read_rows(Reader& r, size_t n) {
-  const uint64_t columns = r.varint(), first = r.varint();
-  if (columns >> 62 || first >= columns) r.corrupt("rows of levels");
-  return {n, static_cast<size_t>(columns), static_cast<size_t>(first)};
-}
-
-Bytes read_symbols(Reader& r, size_t n, const Block& b) {
-  Bytes symbols(n);
-  SymbolDecoder decoder;
-  decoder.begin(r, n, 1, b.s.table);
-  decoder.next(symbols.data(), nullptr, n);
-  decoder.finish();
-  return symbols;
-}
-
-Bytes read_classes(Reader& r, size_t n, const Block& b) {
-  Bytes classes = read_symbols(r, n, b);
-  for (const uint8_t c : classes)
-    if (c >= kMaxContexts) r.corrupt("class of a row or column");
-  return classes;
-}
-
 // Fills b.s.classes where there are classes; their number.
 unsigned decode_classes(Reader& r, const Block& b, const Head& h, const Rows& rows, const uint8_t* base) {
   if (h.source == ClassSource::none) return 1;
-  const unsigned count = r.number<uint8_t>();
-  if (count < 1 || count > kMaxClasses) r.corrupt("number of classes");
+  const unsigned count = read_class_count(r, 1);
   b.s.classes.resize(b.n);
   if (h.source == ClassSource::base_exponent) {
     const unsigned first = r.number<uint16_t>();
     kernels().contexts(base, b.d.unit_bits, b.d.exponent_bits, b.d.mantissa_bits, b.n, first, count, b.s.classes.data());
     return count;
   }
-  if (rows.columns > kChunkUnits) r.corrupt("classes of more columns than a chunk has units");
-  const Bytes row_classes = read_classes(r, rows.count(), b), column_classes = read_classes(r, rows.columns, b);
-  fill_classes(rows, row_classes.data(), column_classes.data(), count, b.s.classes.data());
+  fill_classes(rows, read_row_classes(r, rows, count, b), 0, b.s.classes.data());
   return count;
 }
 

@@ -13,9 +13,9 @@ static void encode_lossless(const ChunkInput& in, Bytes& out, EncodeScratch& scr
   const size_t bytes = in.n * kDtypes[in.dtype].unit_bytes();
   if (in.base) {
     if (std::memcmp(in.units, in.base, bytes) == 0) return append_block_header(out, Mode::base_copy, 0);
-    if (encode_against_base(out, in, intra_cost(in.units, in.n, in.dtype, scratch), scratch)) return;
+    if (encode_against_base(out, in, intra_cost(in, scratch), scratch)) return;
   }
-  encode_intra(out, in.units, in.n, in.dtype, scratch);
+  encode_intra(out, in, scratch);
 }
 
 // Whether the lossless modes need more than twice `size` bytes, by a sample from the middle of many units.

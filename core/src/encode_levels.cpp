@@ -38,8 +38,7 @@ class LevelsEncoder {
  public:
   LevelsEncoder(const ChunkInput& in, EncodeScratch& s)
       : in_(in), request_(*in.levels), d_(kDtypes[in.dtype]), s_(s) {
-    const bool has_rows = request_.columns > 0;
-    plan_.rows = {in.n, has_rows ? request_.columns : in.n, has_rows ? request_.first_column : 0};
+    plan_.rows = {in.n, in.columns ? in.columns : in.n, in.columns ? in.first_column : 0};
     plan_.step = round_step(request_.step);
     plan_.dependent = request_.dependent && !request_.signs_only;
     plan_.adaptive = request_.adaptive && !request_.signs_only;
@@ -227,12 +226,11 @@ class LevelsEncoder {
     append_varint(out, plan_.rows.columns);
     append_varint(out, plan_.rows.first);
     if (!plan_.scales.empty()) encode_symbols(out, plan_.scales.data(), plan_.scales.size(), nullptr, 1, s_);
-    if (source != ClassSource::none) out.push_back(static_cast<uint8_t>(plan_.classes));
-    if (source == ClassSource::base_exponent) append(out, static_cast<uint16_t>(plan_.first_exponent));
-    if (source == ClassSource::rows_and_columns) {
-      encode_symbols(out, plan_.row_classes.data(), plan_.row_classes.size(), nullptr, 1, s_);
-      encode_symbols(out, plan_.column_classes.data(), plan_.column_classes.size(), nullptr, 1, s_);
+    if (source == ClassSource::base_exponent) {
+      out.push_back(static_cast<uint8_t>(plan_.classes));
+      append(out, static_cast<uint16_t>(plan_.first_exponent));
     }
+    if (source == ClassSource::rows_and_columns) append_classes(out, plan_.lists, s_);
     append_levels(out);
   }
 

@@ -13,7 +13,7 @@ struct LevelsPlan {
   ClassSource source = ClassSource::none;
   unsigned classes = 1;
   unsigned first_exponent = 0;       // base_exponent
-  Bytes row_classes, column_classes;  // rows_and_columns
+  RowClasses lists;                  // rows_and_columns
 };
 
 // The table of exceptions (docs/format.md 3.10), by their places in ascending order.

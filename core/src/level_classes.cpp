@@ -12,42 +12,7 @@ constexpr size_t kManyUnits = 65536;
 constexpr size_t kSample = 1024, kSampled = 4;  // of many units, so many of every kSampled times as many
 constexpr unsigned kCapped = 64;         // levels from here on count as one
 constexpr uint32_t kLeastMean = 4;       // of |x|, in steps / kFixedOne: rows below are as good as zero
-constexpr uint64_t kTableBits = 40, kEntryBits = 8, kListBits = 40;
-constexpr int64_t kOctave = 65536;       // unit of the logarithms
-constexpr int64_t kFinest = kOctave / 4;  // least distance of classes
-
-// Mean magnitudes as logarithms, one a row or a column, with the units that each stands for.
-struct Profile {
-  std::vector<int64_t> log;
-  std::vector<uint32_t> units;
-  int64_t mean = 0, deviation = 0;
-
-  explicit Profile(size_t n) : log(n), units(n) {}
-
-  void summarise(size_t n) {
-    int64_t sum = 0;
-    for (size_t i = 0; i < log.size(); ++i) sum += log[i] * units[i];
-    mean = sum / static_cast<int64_t>(n);
-    uint64_t squares = 0;  // in (octave / 256)^2
-    for (size_t i = 0; i < log.size(); ++i) {
-      const int64_t d = (log[i] - mean) / 256;
-      squares += static_cast<uint64_t>(d * d) * units[i];
-    }
-    const uint64_t variance = squares / n;
-    while ((deviation + 1) * (deviation + 1) <= static_cast<int64_t>(variance)) ++deviation;
-    deviation *= 256;
-  }
-
-  // Classes of width `width` with the mean at `middle`.
-  Bytes classes(int64_t width, int64_t middle, unsigned count) const {
-    Bytes c(log.size());
-    for (size_t i = 0; i < c.size(); ++i) {
-      const int64_t v = log[i] - mean + middle + width / 2;
-      c[i] = static_cast<uint8_t>(v < 0 ? 0 : std::min<int64_t>(v / width, count - 1));
-    }
-    return c;
-  }
-};
+constexpr uint64_t kTableBits = 40, kEntryBits = 8;
 
 uint32_t magnitude(int32_t x) { return static_cast<uint32_t>(std::min(x < 0 ? -x : x, 1 << 20)); }
 
@@ -71,13 +36,6 @@ void profile(const Rows& rows, const int32_t* x, Profile& r, Profile& c) {
   }
   r.summarise(rows.n);
   c.summarise(rows.n);
-}
-
-uint64_t list_bits(const Bytes& list) {
-  uint32_t bins[kMaxClasses] = {};
-  for (const uint8_t c : list) ++bins[c];
-  const uint64_t entropy = entropy_bits(bins, kMaxClasses);
-  return entropy ? entropy + kListBits : 16;
 }
 
 // Bits of levels with these classes (null: one), tables included.
@@ -108,22 +66,17 @@ struct Choice {
 
 void try_rows_and_columns(Choice& best, const LevelsPlan& plan, const Bytes& levels, EncodeScratch& s) {
   const Rows& rows = plan.rows;
-  if (rows.columns > kChunkUnits || rows.count() + rows.columns > rows.n / 2) return;
+  if (too_many_lists(rows)) return;
   Profile r(rows.count()), c(rows.columns);
   profile(rows, s.fixed.data(), r, c);
-  const int64_t spread = r.deviation + c.deviation;
-  if (spread < kFinest / 4) return;
   for (const unsigned count : {2u, 4u, 8u}) {
     LevelsPlan p = plan;
     p.source = ClassSource::rows_and_columns;
     p.classes = count;
-    const int64_t width = std::max(kFinest, (r.deviation * r.deviation + c.deviation * c.deviation) / spread * 5 / count);
-    const int64_t middle = width * (count - 1) / 2;
-    p.row_classes = r.classes(width, middle * r.deviation / spread, count);
-    p.column_classes = c.classes(width, middle * c.deviation / spread, count);
-    fill_classes(rows, p.row_classes.data(), p.column_classes.data(), count, s.classes.data());
-    const uint64_t bits = levels_bits(levels, s.classes.data(), count, plan.dependent) + list_bits(p.row_classes) +
-                          list_bits(p.column_classes);
+    p.lists = make_classes(r, c, count);
+    if (p.lists.count == 1) return;
+    fill_classes(rows, p.lists, 0, s.classes.data());
+    const uint64_t bits = levels_bits(levels, s.classes.data(), count, plan.dependent) + lists_bits(p.lists);
     if (bits < best.bits) best = {bits, std::move(p)};
   }
 }
@@ -169,7 +122,7 @@ void plan_classes(LevelsPlan& plan, const ChunkInput& in, EncodeScratch& s) {
   if (in.base) try_base_exponent(best, plan, in, levels, s);
   plan = std::move(best.plan);
   if (plan.source == ClassSource::rows_and_columns)
-    fill_classes(plan.rows, plan.row_classes.data(), plan.column_classes.data(), plan.classes, s.classes.data());
+    fill_classes(plan.rows, plan.lists, 0, s.classes.data());
   if (plan.source == ClassSource::base_exponent) fill_exponents(plan, in, s);
 }
 

@@ -1,31 +1,12 @@
 // What encoder and decoder of levels share (docs/format.md 3.11).
 #pragma once
-#include <algorithm>
-
+#include "classes.hpp"
 #include "limosa/chunk.hpp"
 
 namespace limosa {
 
 enum LevelsFlag : uint8_t { dependent_levels = 1, scaled_rows = 2, adaptive_levels = 16 };
 enum class ClassSource : uint8_t { none = 0, rows_and_columns = 1, base_exponent = 2 };
-
-// The n units of a block in rows: the first unit stands in column `first`.
-struct Rows {
-  size_t n, columns, first;
-
-  size_t count() const { return (first + n + columns - 1) / columns; }
-
-  // f(row, column of the first unit, its place, number of units) for each row.
-  template <class F>
-  void each(F&& f) const {
-    size_t at = 0;
-    for (size_t row = 0, column = first; at < n; ++row, column = 0) {
-      const size_t end = std::min(n, at + (columns - column));
-      f(row, column, at, end - at);
-      at = end;
-    }
-  }
-};
 
 constexpr unsigned kScaleUnit = 128;  // the scale of a row that has no effect
 
@@ -51,17 +32,6 @@ template <class T>
 void collect(const T* stream, size_t segments, size_t length, size_t first, size_t groups, T* units) {
   for (size_t s = 0; s < segments; ++s)
     for (size_t g = 0; g < groups; ++g) units[s * length + first + g] = stream[g * segments + s];
-}
-
-// The class of each unit from those of its row and column.
-inline void fill_classes(const Rows& rows, const uint8_t* row_classes, const uint8_t* column_classes, unsigned count,
-                         uint8_t* classes) {
-  rows.each([&](size_t row, size_t column, size_t at, size_t n) {
-    for (size_t i = 0; i < n; ++i) {
-      const unsigned c = row_classes[row] + column_classes[column + i];
-      classes[at + i] = static_cast<uint8_t>(c < count ? c : count - 1);
-    }
-  });
 }
 
 // Levels to units, row by row if `scales` is not null.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Bytes = NDArray[np.uint8]
-_Levels = tuple[float, bool, float, bool, bool, bool, float, int, Sequence[float]]
+_Levels = tuple[float, bool, float, bool, bool, bool, float, Sequence[float]]
 _Buffer = _Bytes | bytes | memoryview
 
 class CoreError(Exception):
@@ -33,6 +33,7 @@ def encode_tensors(
     digits: int,
     threads: int,
     levels: Sequence[_Levels | None] | None = None,
+    columns: Sequence[int] | None = None,
     out: OutputBuffer,
 ) -> NDArray[np.uint32]: ...
 def distortion(a: _Bytes, b: _Bytes, dtype: int) -> tuple[float, float, float]: ...

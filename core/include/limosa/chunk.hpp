@@ -15,8 +15,6 @@ struct LevelsRequest {
   bool signs_only;      // +-1 times the mean magnitude of each row, whatever the step
   bool row_scales;      // each row's step is `step` times its root mean square
   float max_error;      // 0: none; otherwise units that would miss by more are exceptions
-  size_t columns;       // units of a row; 0: no rows
-  size_t first_column;  // of the chunk's first unit
   // Not null: a block against a base takes its differences from these 1 to 256 values, whatever the rest says.
   const std::vector<double>* book = nullptr;
 };
@@ -28,6 +26,8 @@ struct ChunkInput {
   unsigned dtype;
   int digits;           // Representation Precision, or -1: lossless
   const LevelsRequest* levels = nullptr;  // null, or a dtype that is not float: without loss
+  size_t columns = 0;       // units of a row; 0: no rows
+  size_t first_column = 0;  // of the chunk's first unit
 };
 
 struct ChunkOutput {
@@ -65,9 +65,9 @@ Distortion distortion(const uint8_t* a, const uint8_t* b, unsigned dtype, size_t
 void append_block_header(Bytes& out, Mode mode, size_t units);
 
 // Blocks without a base for all units: segments, then the cheapest mode for each.
-void encode_intra(Bytes& out, const uint8_t* units, size_t n, unsigned dtype, EncodeScratch& scratch);
+void encode_intra(Bytes& out, const ChunkInput& in, EncodeScratch& scratch);
 // Bits that encode_intra needs, roughly.
-uint64_t intra_cost(const uint8_t* units, size_t n, unsigned dtype, EncodeScratch& scratch);
+uint64_t intra_cost(const ChunkInput& in, EncodeScratch& scratch);
 
 // One block against the base, if that takes fewer than `most` bits.
 bool encode_against_base(Bytes& out, const ChunkInput& in, uint64_t most, EncodeScratch& scratch);

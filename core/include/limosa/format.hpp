@@ -27,6 +27,7 @@ enum class Mode : uint8_t {
   levels = 15,
   base_levels = 16,
   base_palette = 17,
+  classed_fields = 18,
 };
 
 // docs/format.md 3.2

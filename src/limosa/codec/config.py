@@ -16,9 +16,21 @@ Coder = Literal["rans", "lzma"]
 class Lossless:
     """Every bit comes back.
 
+    Args:
+        effort: 1 is the fast path; 5 looks for rows and columns of float tensors whose values are of
+            different magnitude, and decodes a little slower where that saves something.
+
+    Raises:
+        ConfigError: an effort other than 1 and 5.
+
     >>> Lossless()
-    Lossless()
+    Lossless(effort=5)
     """
+
+    effort: int = 5
+
+    def __post_init__(self) -> None:
+        check_effort("Lossless", self.effort, (1, 5))
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,16 @@ class Digits:
             raise ConfigError(
                 "unknown coder", where="Digits", found=repr(self.coder), allowed="rans, lzma"
             )
+
+
+def check_effort(where: str, effort: int, allowed: tuple[int, ...]) -> None:
+    """Refuse an effort that is none of *allowed*.
+
+    >>> check_effort("Lossless", 1, (1, 5))
+    """
+    if isinstance(effort, bool) or effort not in allowed:
+        words = ", ".join(map(str, allowed))
+        raise ConfigError("unknown effort", where=where, found=repr(effort), allowed=words)
 
 
 def thread_count(threads: int | None) -> int:

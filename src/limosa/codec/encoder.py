@@ -31,6 +31,7 @@ from limosa.codec.layout import Layout, write_header
 from limosa.codec.lossy import Loss, encode_lossy, frame
 from limosa.codec.plan import Plan, make_plan
 from limosa.codec.quality import Described, Lossy, Quality, Step, Target
+from limosa.codec.quantize import row_units
 from limosa.codec.rate import ATTEMPTS, Attempt, find_step
 from limosa.errors import ConfigError
 from limosa.files.bundle import Bundle
@@ -249,8 +250,8 @@ class _Encoding:
             if source is not None:
                 self._lengths.append(_put_copy(self.out, run[0][0], source))
                 self._digests.append(self._digests[source])
-            elif exact:
-                self._encode_run(run, self._base_data(first + start, run))
+            elif isinstance(self._quality, Lossless):
+                self._encode_run(run, self._base_data(first + start, run), self._quality)
                 self._digests += digests[start:end]
             else:
                 self._encode_lossy(first + start, run)
@@ -286,14 +287,19 @@ class _Encoding:
         ]
 
     def _encode_run(
-        self, run: Sequence[tuple[TensorSpec, Bytes]], bases: list[Bytes | None]
+        self,
+        run: Sequence[tuple[TensorSpec, Bytes]],
+        bases: list[Bytes | None],
+        quality: Lossless,
     ) -> None:
+        classes = quality.effort > 1
         lengths = _core.encode_tensors(
             [data for _, data in run],
             bases,
             [core_dtype(spec.dtype) for spec, _ in run],
             digits=-1,
             threads=self._threads,
+            columns=[row_units(spec) if classes else 0 for spec, _ in run],
             out=self.out,
         )
         self._lengths.append(lengths)

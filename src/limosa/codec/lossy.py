@@ -18,7 +18,7 @@ from limosa.codec.constants import (
 )
 from limosa.codec.lzma_decimal import encode_payload
 from limosa.codec.quality import Lossy, MaxError, Quality
-from limosa.codec.quantize import Treatment, treat
+from limosa.codec.quantize import Treatment, row_units, treat
 from limosa.errors import CorruptError
 from limosa.tensors import Bytes, TensorSpec
 
@@ -50,6 +50,7 @@ def encode_lossy(
         digits=quality.p if isinstance(quality, Digits) else -1,
         threads=threads,
         levels=[treatment.levels for treatment in treated],
+        columns=[row_units(spec) for spec, _ in run],
         out=out,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 
-from limosa.codec.config import Digits, Lossless
+from limosa.codec.config import Digits, Lossless, check_effort
 from limosa.errors import ConfigError
 from limosa.tensors import TensorSpec
 
@@ -97,7 +97,7 @@ class Step(Lossy):
     def __post_init__(self) -> None:
         for where, size in {"Step": self.size, **self.by_tensor}.items():
             check_positive(where, size)
-        check_effort("Step", self.effort)
+        check_effort("Step", self.effort, EFFORTS)
 
     def size_of(self, name: str) -> float:
         """The distance of two levels of the tensor *name*."""
@@ -196,7 +196,7 @@ class Target(Lossy):
                 found=", ".join(given) or "none",
                 allowed="size, bits or snr",
             )
-        check_effort("Target", self.effort)
+        check_effort("Target", self.effort, EFFORTS)
         if self.size is None:
             check_positive("Target", self.bits if self.snr is None else self.snr)
         else:
@@ -270,13 +270,3 @@ def check_positive(where: str, value: float | None) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ConfigError("bad number", where=where, found=repr(value), allowed="above 0, finite")
-
-
-def check_effort(where: str, effort: int) -> None:
-    """Refuse an unknown effort.
-
-    Raises:
-        ConfigError: it is none of :data:`EFFORTS`.
-    """
-    if effort not in EFFORTS:
-        raise ConfigError("unknown effort", where=where, found=repr(effort), allowed="1, 5, 9")

@@ -42,7 +42,6 @@ class Levels(NamedTuple):
     signs_only: bool = False
     row_scales: bool = False
     max_error: float = 0.0
-    columns: int = 0
     book: Sequence[float] = ()
 
 
@@ -66,7 +65,7 @@ def treat(spec: TensorSpec, data: Bytes, base: Bytes | None, quality: Lossy) -> 
     if isinstance(quality, Codebook):
         return _coded_by_book(spec, data, base, quality.k)
     assert isinstance(quality, Signs), quality
-    return Treatment(data, Levels(signs_only=True, columns=row_units(spec)))
+    return Treatment(data, Levels(signs_only=True))
 
 
 def row_units(spec: TensorSpec) -> int:
@@ -83,9 +82,7 @@ def _step_levels(spec: TensorSpec, quality: Step) -> Levels:
     size = quality.size_of(spec.name)
     # The union of the two quantizers of the trellis has levels half as far apart.
     step = _with_twelve_bits(size / 2 if dependent else size)
-    return Levels(
-        step, dependent, rate_weight, quality.effort > 5, False, False, 0.0, row_units(spec)
-    )
+    return Levels(step, dependent, rate_weight, quality.effort > 5)
 
 
 def _coded_by_book(spec: TensorSpec, data: Bytes, base: Bytes | None, k: int) -> Treatment:
@@ -109,7 +106,7 @@ def _kept(spec: TensorSpec, data: Bytes, base: Bytes | None) -> Treatment:
         if deviation == 0 or deviation < _LEAST_STEP:
             return Treatment(data)
         step = _with_twelve_bits(deviation * _KEPT_SHARE)
-        return Treatment(data, Levels(step, columns=row_units(spec)))
+        return Treatment(data, Levels(step))
     return Treatment(round_mantissa(data, spec.dtype, KEPT_MANTISSA))
 
 
@@ -131,8 +128,7 @@ def _bounded(spec: TensorSpec, data: Bytes, quality: MaxError) -> Treatment:
         return Treatment(data)
     # A little less, so that rounding in the dtype seldom makes an exception.
     step = _with_twelve_bits(1.998 * quality.abs, math.floor)
-    levels = Levels(step, max_error=quality.abs, columns=row_units(spec))
-    return Treatment(data, levels)
+    return Treatment(data, Levels(step, max_error=quality.abs))
 
 
 def as_floats(data: Bytes, dtype: str) -> NDArray[np.float64]:
