@@ -9,7 +9,7 @@ constexpr uint64_t kEscapeBits = 16;  // of an escape other than zero, roughly
 constexpr uint64_t kLeastGain = 500;
 constexpr size_t kFewUnits = 4096;  // below, tables and lists cost more than they save
 constexpr size_t kManyUnits = 65536;  // from here on the most classes win, and a part of the symbols tells what they save
-constexpr size_t kSample = 1024, kSampled = 4;  // of many units, so many of every kSampled times as many
+constexpr size_t kSample = 1024, kSampled = 8;  // of many units, so many of every kSampled times as many
 
 // Bits of a symbol that occurs c times among n. A frequency is at least one slot, which is too much for the rare
 // ones: what they hold beyond their share all others pay for.

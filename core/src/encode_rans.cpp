@@ -68,15 +68,16 @@ void count(const uint8_t* symbols, const uint8_t* contexts, size_t n, unsigned c
     for (size_t s = 0; s < 256; ++s) bins[s] += bins[256 + s] + bins[512 + s] + bins[768 + s];
     return;
   }
+  // Equal neighbours wait for each other, so each of four has its own table.
   const size_t table = size_t{context_count} * 256;
-  bins.assign(2 * table, 0);
+  bins.assign(4 * table, 0);
+  uint32_t* const b = bins.data();
+  const auto place = [&](size_t i) { return size_t{contexts[i]} * 256 + symbols[i]; };
   size_t i = 0;
-  for (; i + 2 <= n; i += 2) {
-    ++bins[size_t{contexts[i]} * 256 + symbols[i]];
-    ++bins[table + size_t{contexts[i + 1]} * 256 + symbols[i + 1]];
-  }
-  for (; i < n; ++i) ++bins[size_t{contexts[i]} * 256 + symbols[i]];
-  for (size_t k = 0; k < table; ++k) bins[k] += bins[table + k];
+  for (; i + 4 <= n; i += 4)
+    for (size_t k = 0; k < 4; ++k) ++b[k * table + place(i + k)];
+  for (; i < n; ++i) ++b[place(i)];
+  for (size_t k = 0; k < table; ++k) b[k] += b[table + k] + b[2 * table + k] + b[3 * table + k];
 }
 
 // About the bits that the symbols of one context and its table take with frequencies that sum to 2^B.
