@@ -17,7 +17,8 @@ import limosa
 from benchmarks import machine
 from benchmarks.data import load_model
 from limosa import _core
-from limosa.tensors import DTYPES, Tensor, tensor_digest
+from limosa.codec.quantize import row_units
+from limosa.tensors import DTYPES, Tensor, TensorSpec, tensor_digest
 
 CODES = {name: code for code, name in enumerate(DTYPES)}
 WORKS = [(model, dtype) for model in ("minilm", "lite0") for dtype in ("F32", "BF16", "F16")]
@@ -42,12 +43,15 @@ def _row(model: str, dtype: str, rounds: int) -> str:
     codes = [CODES[tensor.dtype] for tensor in tensors]
     none = [None] * len(datas)
     out = _core.OutputBuffer()
-    lengths = _core.encode_tensors(datas, none, codes, out=out)
+    columns = [row_units(TensorSpec("", tensor.dtype, tensor.shape)) for tensor in tensors]
+    lengths = _core.encode_tensors(datas, none, codes, columns=columns, out=out)
     frames = out.take()
     outs = [np.empty_like(data) for data in datas]
     whole = limosa.save(state, threads=1)
     jobs: list[Callable[[], object]] = [
-        lambda: _core.encode_tensors(datas, none, codes, out=_core.OutputBuffer()),
+        lambda: _core.encode_tensors(
+            datas, none, codes, columns=columns, out=_core.OutputBuffer()
+        ),
         lambda: [tensor_digest(t.dtype, t.shape, t.data) for t in tensors],
         lambda: limosa.save(state, threads=1),
         lambda: _core.decode_tensors(frames, lengths, outs, none, codes, none),

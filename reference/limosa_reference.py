@@ -747,14 +747,20 @@ def tokens_and_values(
 
 def fields(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
     """Mode 4."""
+    return read_fields(source, n, chunk, classed=False)
+
+
+def read_fields(source: Cursor, n: int, chunk: Chunk, classed: bool) -> list[int]:
+    """3.4 and 3.14."""
     E, M, W = chunk.dtype.exponent, chunk.dtype.mantissa, chunk.dtype.width
     source.require(E > 0, f"fields of {chunk.dtype.name}")
     k, z, w = source.uint(1), source.uint(1), source.uint(2)
     source.require(k <= min(5, M) and k + z <= M, f"k = {k}, z = {z}")
+    K, class_of = field_classes(source, n) if classed else (1, [0] * n)
     x = source.varint()
     source.require(x <= n, f"{x} escapes in {n} units")
     escapes = integer_stream(source, x, width=16) if x else []
-    symbols = symbol_stream(source, n)
+    symbols = symbol_stream(source, n, lambda i, _: class_of[i], K)
     source.require(symbols.count(0) == x, f"{symbols.count(0)} escapes, {x} promised")
     r = W - E - k - z
     rests = bit_planes(source, n, r)
@@ -1034,9 +1040,7 @@ def levels(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
     source.require(fits, f"flags {flags:#x}")
     step = read_step(source)
     exceptions = read_exceptions(source, n, dtype)
-    grid = Grid(n, source.varint(), source.varint())
-    source.require(1 <= grid.columns < 2**62, f"rows of {grid.columns} units")
-    source.require(grid.first < grid.columns, f"column {grid.first} of {grid.columns}")
+    grid = read_grid(source, n)
     steps = [step] * n
     if row_scales:
         steps = grid.spread([step * row_scale(s) for s in symbol_stream(source, grid.rows)])
@@ -1057,6 +1061,14 @@ def levels(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
         ]
     values = [rho * s for rho, s in zip(coded, steps, strict=True)]
     return add_values(values, exceptions, dtype, base)
+
+
+def read_grid(source: Cursor, n: int) -> Grid:
+    """c and o."""
+    grid = Grid(n, source.varint(), source.varint())
+    source.require(1 <= grid.columns < 2**62, f"rows of {grid.columns} units")
+    source.require(grid.first < grid.columns, f"column {grid.first} of {grid.columns}")
+    return grid
 
 
 def read_step(source: Cursor) -> float:
@@ -1444,6 +1456,22 @@ def adaptive_levels(source: Cursor, grid: Grid, dependent: bool) -> list[int]:
     return coded
 
 
+# 3.14 Classed fields
+
+
+def classed_fields(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 18."""
+    return read_fields(source, n, chunk, classed=True)
+
+
+def field_classes(source: Cursor, n: int) -> tuple[int, list[int]]:
+    """K and the class of each unit."""
+    grid = read_grid(source, n)
+    K, class_of = classes_of_rows(source, grid)
+    source.require(K > 1, "one class")
+    return K, class_of
+
+
 MODES: dict[int, Block] = {
     0: raw,
     1: constant,
@@ -1463,6 +1491,7 @@ MODES: dict[int, Block] = {
     15: levels,
     16: levels,
     17: base_palette,
+    18: classed_fields,
 }
 WHOLE_MODES = {2, 13, 14}
 BASE_MODES = {3, 8, 9, 10, 12, 14, 16, 17}

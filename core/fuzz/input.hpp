@@ -31,6 +31,7 @@ struct Head {
   int digits;  // -1 to 18
   uint8_t kernels;
   uint32_t seed;
+  size_t columns, first_column;  // 0: no rows
   LevelsRequest levels{};  // a step of 0: none
 
   explicit Head(const uint8_t* p)
@@ -39,14 +40,13 @@ struct Head {
         flags(p[3]),
         digits(p[3] & has_digits && !(p[3] & has_levels) ? static_cast<int>(p[4] % (kMaxDigits + 1)) : -1),
         kernels(p[5]),
-        seed(p[6] | uint32_t{p[7]} << 8) {
+        seed(p[6] | uint32_t{p[7]} << 8),
+        columns(p[4] & 128 ? 1 + seed % 300 : 0),
+        first_column(columns ? seed % 7 % columns : 0) {
     if (!(p[3] & has_levels)) return;
     constexpr float steps[4] = {0.001f, 0.02f, 3.0f, 1e-30f};
     const float step = steps[p[4] >> 4 & 3], lambda = p[4] & 1 ? 0.4f : 0.1f;
-    levels = {step, bool(p[4] & 1), lambda, bool(p[4] & 2), bool(p[4] & 4), bool(p[4] & 8), p[4] & 64 ? step : 0, 0, 0};
-    if (!(p[4] & 128)) return;
-    levels.columns = 1 + seed % 300;
-    levels.first_column = seed % 7 % levels.columns;
+    levels = {step, bool(p[4] & 1), lambda, bool(p[4] & 2), bool(p[4] & 4), bool(p[4] & 8), p[4] & 64 ? step : 0};
   }
 
   const LevelsRequest* request() const { return levels.step > 0 ? &levels : nullptr; }
@@ -148,7 +148,8 @@ inline Bytes encode(const char* kernels, const Bytes& units, const Head& head, c
   require(select_kernels(kernels));
   EncodeScratch scratch;
   Bytes payload;
-  encode_chunk({units.data(), base, head.n, head.dtype, head.digits, head.request()}, payload, scratch);
+  encode_chunk({units.data(), base, head.n, head.dtype, head.digits, head.request(), head.columns, head.first_column},
+               payload, scratch);
   return payload;
 }
 

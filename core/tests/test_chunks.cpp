@@ -17,6 +17,7 @@ struct Case {
   unsigned dtype;
   Bytes units, base;  // base may be empty
   int digits = -1;
+  size_t columns = 0, first_column = 0;
 
   size_t n() const { return units.size() / kDtypes[dtype].unit_bytes(); }
 };
@@ -118,7 +119,9 @@ std::vector<Case> cases(size_t n, unsigned dtype) {
 Bytes encode(const Case& c) {
   EncodeScratch scratch;
   Bytes out;
-  encode_chunk({c.units.data(), c.base.empty() ? nullptr : c.base.data(), c.n(), c.dtype, c.digits}, out, scratch);
+  encode_chunk({c.units.data(), c.base.empty() ? nullptr : c.base.data(), c.n(), c.dtype, c.digits, nullptr, c.columns,
+                c.first_column},
+               out, scratch);
   return out;
 }
 
@@ -225,12 +228,37 @@ void hostile(Random& random) {
     if (random.chance(2)) c.base = random.bytes(c.units.size());
     c.digits = static_cast<int>(random.below(20)) - 1;
     Bytes payload = random.bytes(1 + random.below(300));
-    payload[0] = static_cast<uint8_t>(random.below(16));
+    payload[0] = static_cast<uint8_t>(random.below(19));
     if (payload.size() > 1) payload[1] = 0;
     for (size_t k = 2; k < std::min<size_t>(payload.size(), 12); ++k)
       if (random.chance(2)) payload[k] = static_cast<uint8_t>(random.below(4));
     error_of([&] { decode(payload, c); });
   }
+}
+
+// Rows and columns of their own magnitude, in a few places cut into blocks or with escapes.
+void classes(Random& random, unsigned dtype) {
+  const size_t size = kDtypes[dtype].unit_bytes();
+  for (const size_t n : {4095u, 4096u, 9000u, 30001u, 70000u})
+    for (const size_t columns : {size_t{1}, size_t{9}, size_t{100}, n / 3, n, size_t{300000}}) {
+      Case c{"classes", dtype, Bytes(n * size), {}, -1, columns, 7 * n % columns};
+      for (size_t i = 0; i < n; ++i) {
+        const size_t place = c.first_column + i, row = place / columns, column = place % columns;
+        double_to_unit(std::ldexp(random.normal(), -static_cast<int>(row % 3 * 2 + column % 2)), dtype, &c.units[i * size]);
+      }
+      if (random.chance(2)) add_specials(random, dtype, c.units);
+      if (size > 2 && random.chance(2))
+        for (size_t i = 0; i < n / 2; ++i) put(c.units, i, size, get(c.units, i, size) >> 8 << 8);
+      const Bytes payload = round_trip(c);
+      Case plain = c;
+      plain.columns = plain.first_column = 0;
+      const size_t without = encode(plain).size();
+      if (columns == 9 || columns == 100) CHECK_CASE(n < 9000 || payload.size() < without, "dtype %u n %zu: %zu", dtype, n, payload.size());
+      else CHECK(payload.size() <= without);
+      inspected(c, payload);
+      prefixes(c, payload, 1 + payload.size() / 4);
+      flips(random, c, payload, n < 10000 ? 24 : 3);
+    }
 }
 
 void copies() {
@@ -264,6 +292,7 @@ int main() {
       }
     }
     if (!representative) continue;
+    if (kDtypes[dtype].is_float()) classes(random, dtype);
     for (const Case& c : cases(20001, dtype)) {
       if (c.digits >= 0 && c.digits != 3) continue;
       const Bytes payload = round_trip(c);

@@ -19,6 +19,7 @@ struct Case {
   size_t n;
   LevelsRequest request;
   Bytes units, base;
+  size_t columns = 0, first_column = 0;
 
   size_t width() const { return kDtypes[dtype].unit_bytes(); }
   const uint8_t* given_base() const { return base.empty() ? nullptr : base.data(); }
@@ -44,7 +45,7 @@ void add_specials(Random& random, unsigned dtype, Bytes& b) {
 Bytes encode(const Case& c) {
   EncodeScratch scratch;
   Bytes out;
-  encode_chunk({c.units.data(), c.given_base(), c.n, c.dtype, -1, &c.request}, out, scratch);
+  encode_chunk({c.units.data(), c.given_base(), c.n, c.dtype, -1, &c.request, c.columns, c.first_column}, out, scratch);
   return out;
 }
 
@@ -111,18 +112,18 @@ void damage(Random& random, const Case& c, const Bytes& payload) {
   }
 }
 
-std::vector<LevelsRequest> requests(size_t columns, size_t first) {
+std::vector<LevelsRequest> requests() {
   return {
-      {0.0101f, true, 0.4f, false, false, false, 0, columns, first},
-      {0.02f, false, 0.1f, false, false, false, 0, columns, first},
-      {0.0001f, true, 0.4f, false, false, false, 0, columns, first},  // levels beyond the tokens of their own
-      {0.099f, true, 0.2f, false, false, false, 0.1f, columns, first},
-      {0.0101f, true, 0.4f, true, false, false, 0, columns, first},
-      {0.0004f, true, 0.4f, true, false, false, 0, columns, first},
-      {0.02f, false, 0.1f, true, false, false, 0.03f, columns, first},
-      {0.0199f, false, 0, false, false, false, 0.01f, columns, first},
-      {0.05f, true, 0.4f, false, false, true, 0, columns, first},
-      {1, false, 0, false, true, false, 0, columns, first},
+      {0.0101f, true, 0.4f, false, false, false, 0},
+      {0.02f, false, 0.1f, false, false, false, 0},
+      {0.0001f, true, 0.4f, false, false, false, 0},  // levels beyond the tokens of their own
+      {0.099f, true, 0.2f, false, false, false, 0.1f},
+      {0.0101f, true, 0.4f, true, false, false, 0},
+      {0.0004f, true, 0.4f, true, false, false, 0},
+      {0.02f, false, 0.1f, true, false, false, 0.03f},
+      {0.0199f, false, 0, false, false, false, 0.01f},
+      {0.05f, true, 0.4f, false, false, true, 0},
+      {1, false, 0, false, true, false, 0},
   };
 }
 
@@ -131,9 +132,9 @@ void all_cases() {
     for (const size_t n : {1u, 2u, 31u, 300u, 3000u, 16384u, 20001u}) {
       Random random(n * 20 + dtype);
       for (const size_t columns : {size_t{0}, size_t{1}, size_t{25}, 3 * n})
-        for (const LevelsRequest& request : requests(columns, columns ? 7 * n % columns : 0)) {
+        for (const LevelsRequest& request : requests()) {
           if (n > 300 && (request.adaptive ? dtype != kF32 || columns != 25 : !random.chance(3))) continue;  // for the time
-          Case c{dtype, n, request, weights(random, dtype, n, columns, 0.1), {}};
+          Case c{dtype, n, request, weights(random, dtype, n, columns, 0.1), {}, columns, columns ? 7 * n % columns : 0};
           if (random.chance(3)) add_specials(random, dtype, c.units);
           const Bytes payload = round_trip(c);
           if (n < 3000 || random.chance(4)) damage(random, c, payload);
@@ -160,13 +161,13 @@ void efficient() {
     const Distortion d = distortion(c.units.data(), back.data(), c.dtype, c.n);
     return std::pair{static_cast<double>(payload.size()) * 8 / n, 10 * std::log10(d.signal / d.noise)};
   };
-  const Case plain{kF32, n, {0.1f, false, 0.1f, false, false, false, 0, 256, 0}, weights(random, kF32, n, 256, 0.1), {}};
+  const Case plain{kF32, n, {0.1f, false, 0.1f, false, false, false, 0}, weights(random, kF32, n, 256, 0.1), {}, 256};
   Case trellis = plain;
   trellis.request.dependent = true;
   trellis.request.lambda = 0.4f;
   trellis.request.step = 0.06f;
   Case flat = plain;
-  flat.request.columns = 0;
+  flat.columns = 0;
   const auto [plain_bits, plain_snr] = bits_and_error(plain);
   const auto [trellis_bits, trellis_snr] = bits_and_error(trellis);
   const auto [flat_bits, flat_snr] = bits_and_error(flat);

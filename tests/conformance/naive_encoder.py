@@ -260,8 +260,9 @@ def integer_stream(values: Sequence[int], s: int = 4, m: int = 1, **options) -> 
 
 def fields(
     units: Sequence[int], dtype: str, k: int = 0, z: int = 0, w: int | None = None,
-    **options,
+    classes: bytes = b"", **options,
 ) -> bytes:  # fmt: skip
+    """`classes` stand between w and the escapes (3.14)."""
     E, M = FLOATS[dtype]
     W = WIDTHS[dtype]
     tops = [(u % 2 ** (W - 1)) >> (M - k) for u in units]
@@ -269,7 +270,7 @@ def fields(
         w = max(min(tops) - 1, 0)
     symbols = [t - w if 1 <= t - w <= 255 else 0 for t in tops]
     escapes = [t for t, s in zip(tops, symbols, strict=True) if s == 0]
-    out = struct.pack("<BBH", k, z, w) + varint(len(escapes))
+    out = struct.pack("<BBH", k, z, w) + classes + varint(len(escapes))
     if escapes:
         out += integer_stream(escapes, s=1, m=0)
     assert all(u % 2**z == 0 for u in units)

@@ -10,7 +10,7 @@ using namespace limosa;
 
 namespace {
 
-enum class Kind { weights, constant, noise, palette, sparse, escapes, rounded, near, few, planes, equal };
+enum class Kind { weights, constant, noise, palette, sparse, escapes, rounded, near, few, planes, equal, rows };
 
 struct Seed {
   const char* name;
@@ -20,7 +20,7 @@ struct Seed {
   int digits;
   Kind kind;
   uint16_t seed;
-  uint8_t levels = 0;  // how, as in fuzz::Head
+  uint8_t levels = 0;  // how, as in fuzz::Head; 128 alone: no levels, but rows
 };
 
 constexpr unsigned kF64 = 0, kF32 = 1, kF16 = 2, kBF16 = 3, kI64 = 8, kI32 = 9, kU8 = 15;
@@ -32,6 +32,7 @@ constexpr Seed kSeeds[] = {
     {"fields-f64", kF64, 60, false, -1, Kind::weights, 5},
     {"fields-escapes", kBF16, 400, false, -1, Kind::escapes, 5},
     {"fields-rounded", kF32, 200, false, -1, Kind::rounded, 5},
+    {"fields-classed", kBF16, 4096, false, -1, Kind::rows, 65, 0x80},
     {"constant", kF32, 500, false, -1, Kind::constant, 5},
     {"raw", kF32, 20, false, -1, Kind::noise, 5},
     {"planes-u8", kU8, 400, false, -1, Kind::weights, 5},
@@ -87,6 +88,7 @@ uint64_t unit_of(const Seed& s, Random& random, uint64_t base, size_t i) {
   const auto w = reinterpret_cast<uint8_t*>(&u);
   switch (s.kind) {
     case Kind::weights: weight(random, s.dtype, w); break;
+    case Kind::rows: double_to_unit(std::ldexp(random.normal(), -static_cast<int>(i / 66 % 3 * 2 + i % 66 % 2)), s.dtype, w); break;
     case Kind::constant: u = 0x41414141 + (s.seed == 77 && random.below(40) == 0); break;
     case Kind::noise: u = random.next(); break;
     case Kind::palette: u = 0x3f800000 + 77 * random.below(9); break;
@@ -114,7 +116,7 @@ void save(const std::string& path, const Bytes& b) {
 Bytes head_of(const Seed& s, unsigned flags) {
   const size_t n = (s.n - 1) % fuzz::kLong;
   flags |= (s.base ? fuzz::has_base : 0u) | (s.n > fuzz::kLong ? fuzz::is_long : 0u) | (s.digits >= 0 ? fuzz::has_digits : 0u) |
-           (s.levels ? fuzz::has_levels : 0u);
+           (s.levels & 127 ? fuzz::has_levels : 0u);
   return {static_cast<uint8_t>(s.dtype), static_cast<uint8_t>(n), static_cast<uint8_t>(n >> 8), static_cast<uint8_t>(flags),
           static_cast<uint8_t>(s.levels ? s.levels : std::max(s.digits, 0)), 0, static_cast<uint8_t>(s.seed), 0};
 }

@@ -128,7 +128,7 @@ _QUALITY_OPTIONS: list[Callable[[Any], Any]] = [
         "--effort",
         type=click.Choice(["1", "5", "9"]),
         default=None,
-        help="With --size, --bits, --snr, --step: 1 is fast, 9 is small.  [default: 5]",
+        help="1 is fast, 5 and 9 are small; 9 needs --size, --bits, --snr or --step.  [default: 5]",
     ),
     click.option(
         "--keep",
@@ -206,14 +206,16 @@ def _make_quality(
         return _max_error(str(value), patterns)
     if kind == "codebook":
         return Codebook(value, **patterns)
-    return Signs(**patterns) if kind == "signs" else Lossless()
+    return Signs(**patterns) if kind == "signs" else Lossless(min(effort, 5))
 
 
 def _check_companions(kind: str, coder: str | None, effort: str | None, patterns: bool) -> None:
     if coder is not None and kind != "digits":
         raise click.UsageError("--coder needs --digits.")
-    if effort is not None and kind not in ("size", "bits", "snr", "step"):
-        raise click.UsageError("--effort needs --size, --bits, --snr or --step.")
+    if effort == "9" and kind == "lossless":
+        raise click.UsageError("--effort 9 needs --size, --bits, --snr or --step.")
+    if effort is not None and kind not in ("lossless", "size", "bits", "snr", "step"):
+        raise click.UsageError("--effort needs --size, --bits, --snr, --step, or no loss at all.")
     if patterns and kind in ("lossless", "digits"):
         raise click.UsageError("--keep and --lossy need an option that loses something.")
 

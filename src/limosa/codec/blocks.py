@@ -15,7 +15,7 @@ from limosa.errors import CorruptError
 _RAW, _CONSTANT, _BASE_COPY, _FIELDS, _PALETTE, _ZERO_MASK = 0, 1, 3, 4, 5, 6
 _PLANES, _BASE_PLANES, _STEPS, _SPARSE = 7, 8, 9, 10
 _DECIMAL, _BASE_DECIMAL, _LZMA, _BASE_LZMA = 11, 12, 13, 14
-_LEVELS, _BASE_LEVELS, _BASE_PALETTE = 15, 16, 17
+_LEVELS, _BASE_LEVELS, _BASE_PALETTE, _CLASSED_FIELDS = 15, 16, 17, 18
 # 3.11: flags of a block of levels
 _DEPENDENT, _ROW_SCALES, _BY_ROWS, _BY_EXPONENTS, _ADAPTIVE = 1, 2, 4, 8, 16
 _STREAM_RAW, _STREAM_CONSTANT = 0, 1
@@ -61,8 +61,8 @@ def _skip(cursor: Cursor, mode: int, n: int, dtype: str) -> None:
         cursor.take(width)
     elif mode == MODE_TENSOR_COPY:
         cursor.varint()
-    elif mode == _FIELDS:
-        _skip_fields(cursor, n, dtype)
+    elif mode in (_FIELDS, _CLASSED_FIELDS):
+        _skip_fields(cursor, n, dtype, mode == _CLASSED_FIELDS)
     elif mode in (_PALETTE, _BASE_PALETTE):
         if mode == _BASE_PALETTE:
             _skip_exceptions(cursor, width)
@@ -98,14 +98,18 @@ def _skip(cursor: Cursor, mode: int, n: int, dtype: str) -> None:
         )
 
 
-def _skip_fields(cursor: Cursor, n: int, dtype: str) -> None:
+def _skip_fields(cursor: Cursor, n: int, dtype: str, classed: bool) -> None:
     if dtype not in FLOAT_FIELDS:
         raise CorruptError("fields of a dtype that has none", where=cursor.place(), found=dtype)
     joined, zeros, _ = cursor.u8(), cursor.u8(), cursor.take(2)
+    classes = 1
+    if classed:
+        rows, columns = _take_rows(cursor, n)
+        classes = _skip_classes(cursor, rows, columns)
     escapes = cursor.varint()
     if escapes:
         _skip_integers(cursor, escapes, 1)
-    _skip_symbols(cursor, n, 1)
+    _skip_symbols(cursor, n, classes)
     rest = 8 * UNIT_BYTES[dtype] - FLOAT_FIELDS[dtype][0] - joined - zeros
     if rest < 0:
         raise CorruptError("more bits than a unit has", where=cursor.place(), found=f"{rest} left")
@@ -124,19 +128,12 @@ def _skip_levels(cursor: Cursor, n: int, width: int) -> None:
     flags = cursor.u8()
     cursor.take(3)
     _skip_exceptions(cursor, width)
-    columns, first = cursor.varint(), cursor.varint()
-    if first >= columns:
-        raise CorruptError(
-            "no such column", where=cursor.place(), found=str(first), allowed=f"below {columns}"
-        )
-    rows = -(-(first + n) // columns)
+    rows, columns = _take_rows(cursor, n)
     if flags & _ROW_SCALES:
         _skip_symbols(cursor, rows, 1)
     classes = 1
     if flags & _BY_ROWS:
-        classes = cursor.u8()
-        _skip_symbols(cursor, rows, 1)
-        _skip_symbols(cursor, columns, 1)
+        classes = _skip_classes(cursor, rows, columns)
     elif flags & _BY_EXPONENTS:
         classes = cursor.u8()
         cursor.take(2)
@@ -144,6 +141,24 @@ def _skip_levels(cursor: Cursor, n: int, width: int) -> None:
         cursor.take(cursor.varint())
     else:
         _skip_integers(cursor, n, 2 * classes if flags & _DEPENDENT else classes)
+
+
+def _take_rows(cursor: Cursor, n: int) -> tuple[int, int]:
+    """How many rows *n* units touch, and the units of a row."""
+    columns, first = cursor.varint(), cursor.varint()
+    if first >= columns:
+        raise CorruptError(
+            "no such column", where=cursor.place(), found=str(first), allowed=f"below {columns}"
+        )
+    return -(-(first + n) // columns), columns
+
+
+def _skip_classes(cursor: Cursor, rows: int, columns: int) -> int:
+    """The number of classes; those of rows and columns are skipped."""
+    classes = cursor.u8()
+    _skip_symbols(cursor, rows, 1)
+    _skip_symbols(cursor, columns, 1)
+    return classes
 
 
 def _skip_steps(cursor: Cursor, n: int) -> None:

@@ -58,6 +58,7 @@ MODE_NAMES = (
     "levels",
     "base levels",
     "base palette",
+    "classed fields",
 )
 MODE_TENSOR_COPY, MODE_LZMA, MODE_BASE_LZMA = 2, 13, 14
 
