@@ -79,16 +79,16 @@ def _limosa_runners(work: Work, threads: int, missing: dict[str, str]) -> list[R
         missing["limosa"] = str(error)
         return []
 
-    def runner(codec: str, base: object) -> Runner:
+    def runner(codec: str, base: object, quality: object = None) -> Runner:
         return Runner(
             codec, threads, False, True,
             prepare=lambda: work.state,
-            encode=lambda state: save(state, base=base, threads=threads),
+            encode=lambda state: save(state, base=base, quality=quality, threads=threads),
             decode=lambda blob: load(blob, base=base, threads=threads),
             is_right=lambda decoded: _same_state(decoded, work.state),
         )  # fmt: skip
 
-    whole = [runner(LIMOSA, None)]
+    whole = [runner(LIMOSA, None), runner(f"{LIMOSA} fast", None, limosa.Lossless(effort=1))]
     if work.base is None:
         return whole
     # A receiver that follows a model has its base open, digest and all; one that starts has to

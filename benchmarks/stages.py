@@ -49,9 +49,7 @@ def _row(model: str, dtype: str, rounds: int) -> str:
     outs = [np.empty_like(data) for data in datas]
     whole = limosa.save(state, threads=1)
     jobs: list[Callable[[], object]] = [
-        lambda: _core.encode_tensors(
-            datas, none, codes, columns=columns, out=_core.OutputBuffer()
-        ),
+        lambda: _core.encode_tensors(datas, none, codes, columns=columns, out=_core.OutputBuffer()),
         lambda: [tensor_digest(t.dtype, t.shape, t.data) for t in tensors],
         lambda: limosa.save(state, threads=1),
         lambda: _core.decode_tensors(frames, lengths, outs, none, codes, none),
