@@ -121,6 +121,16 @@ def test_a_codebook_has_so_many_values(model):
     assert snr(model["fc.weight"], back["fc.weight"]) > 10
 
 
+def test_each_row_may_have_a_step_of_its_own():
+    rows = np.exp2(np.arange(64.0) / 4)[:, None]
+    model = {"w": (np.random.default_rng(0).normal(0, 1e-3, (64, 512)) * rows).astype(np.float32)}
+    back = limosa.load(limosa.save(model, quality=Step(0.2, by_row=True)))["w"]
+    ratios = [snr(old, new) for old, new in zip(model["w"], back, strict=True)]
+    assert max(ratios) - min(ratios) < 3
+    one = limosa.load(limosa.save(model, quality=Step(0.2 * float(model["w"].std()))))["w"]
+    assert snr(model["w"][0], one[0]) < min(ratios) - 10
+
+
 def test_the_trellis_beats_rounding_and_adaptive_contexts_beat_the_trellis():
     model = {"w": weights((512, 600))}
     sizes = {}

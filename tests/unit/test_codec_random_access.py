@@ -153,6 +153,16 @@ def test_tensors_from_a_web_server(server):
         assert server.requests - asked <= 2
 
 
+def test_the_first_layer_from_a_web_server(server):
+    model = trained(rows=2000)
+    server.data = limosa.save(model, quality=[limosa.Target(bits=3), limosa.Lossless()])
+    with limosa.open_file(HttpRangeFile(server.url), layers=1) as file:
+        coarse = file.get_tensor("embed.weight")
+    with limosa.open_file(HttpRangeFile(server.url)) as file:
+        assert np.array_equal(file.get_tensor("embed.weight"), model["embed.weight"])
+    assert np.array_equal(coarse, limosa.load(server.data, layers=1)["embed.weight"])
+
+
 def test_an_update_from_a_web_server(server):
     base = trained()
     server.data = limosa.save(tuned(base), base=base)

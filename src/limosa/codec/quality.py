@@ -79,6 +79,8 @@ class Step(Lossy):
             (dependent quantization) and the bits that they cost; 9 also codes them with adaptive
             contexts, whose decoder is some twenty times slower.
         by_tensor: other sizes, by the names of tensors.
+        by_row: *size* is a share of the root mean square of each row (output channel) in place of
+            a distance; each row gets a step of its own.
         rounded: the weights are multiples of their sizes already, as calibrated rounding leaves
             them, and stay what they are.
 
@@ -92,6 +94,7 @@ class Step(Lossy):
     size: float
     effort: int = 5
     by_tensor: Mapping[str, float] = field(default_factory=dict)
+    by_row: bool = False
     rounded: bool = False
 
     def __post_init__(self) -> None:

@@ -82,7 +82,9 @@ def _step_levels(spec: TensorSpec, quality: Step) -> Levels:
     size = quality.size_of(spec.name)
     # The union of the two quantizers of the trellis has levels half as far apart.
     step = _with_twelve_bits(size / 2 if dependent else size)
-    return Levels(step, dependent, rate_weight, quality.effort > 5)
+    return Levels(
+        step, dependent, rate_weight, adaptive=quality.effort > 5, row_scales=quality.by_row
+    )
 
 
 def _coded_by_book(spec: TensorSpec, data: Bytes, base: Bytes | None, k: int) -> Treatment:
