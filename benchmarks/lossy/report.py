@@ -43,8 +43,8 @@ def _document(results: Results, plot: str | None) -> Iterable[str]:
     yield ""
     yield (
         "F32 models, whole files with every tensor (NNCodec leaves integers out). NNCodec codes "
-        "with its trellis and `nonweight_qp` -75; limosa's step (one for all tensors, finer in those "
-        "of fewer than 32 768 elements, as `Target` sets it) is searched until its "
+        "with its trellis and `nonweight_qp` -75; limosa's step (one for all tensors, finer in "
+        "those of fewer than 32 768 elements, as `Target` sets it) is searched until its "
         "signal-to-noise ratio over the tensors of two dimensions or more is NNCodec's, or up to "
         "0.02 dB more. Speeds are MB (10⁶ bytes) of raw F32 a second, one thread, best of the "
         "repetitions; NNCodec's are of the run that filled its cache (`--fresh` repeats it). "
