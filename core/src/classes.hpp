@@ -53,7 +53,7 @@ struct Profile {
   void summarise(size_t n);
 };
 
-// True if there are too many lists' symbols for what they can save.
+// True if the lists are too long for what they can save.
 bool too_many_lists(const Rows& rows);
 // No classes (count 1) where rows and columns are too much alike.
 RowClasses make_classes(const Profile& rows, const Profile& columns, unsigned count);

@@ -1,4 +1,4 @@
-"""Classed fields (docs/format.md 3.14): golden files, and files that all must refuse."""
+"""Classed fields (docs/format.md 3.14): golden files, and files that every decoder must refuse."""
 
 from __future__ import annotations
 

@@ -127,3 +127,11 @@ def test_inspect_draws(tmp_path: Path):
 def test_what_makes_no_sense_is_refused(options: list[str], tmp_path: Path):
     run("compress", V1, "-o", tmp_path / "m.limosa", *options, status=2)
     assert not (tmp_path / "m.limosa").exists()
+
+
+def test_effort_1_loses_nothing(tmp_path: Path):
+    files = [tmp_path / f"{effort}.limosa" for effort in (1, 5)]
+    for effort, file in zip((1, 5), files, strict=True):
+        run("compress", V1, "-o", file, "--effort", effort)
+        run("decompress", file, "-o", tmp_path / "out.safetensors")
+        assert (tmp_path / "out.safetensors").read_bytes() == Path(V1).read_bytes()

@@ -147,3 +147,22 @@ def test_progress_adds_up():
     bundle = bundle_from_tensors({n: Tensor.from_numpy(a) for n, a in model.items()})
     encode(bundle, lambda piece: None, progress=done.append)
     assert sum(done) == sum(array.nbytes for array in model.values())
+
+
+def test_rows_and_columns_of_their_own_size_have_classes():
+    rng = np.random.default_rng(4)
+    sizes = np.exp2(rng.integers(-2, 3, (300, 1)) + rng.integers(-1, 2, 200))
+    model = {"w": (sizes * rng.standard_normal((300, 200))).astype(np.float32)}
+    data = limosa.save(model)
+    assert_equal(limosa.load(data, verify=True), model)
+    assert "classed fields" in inspect(data)[0].modes
+    fast = limosa.save(model, quality=limosa.Lossless(effort=1))
+    assert_equal(limosa.load(fast, verify=True), model)
+    assert "classed fields" not in inspect(fast)[0].modes
+    assert len(data) < 0.99 * len(fast)
+
+
+@pytest.mark.parametrize("effort", [0, 2, 9, True, "5"])
+def test_an_unknown_effort_is_refused(effort):
+    with pytest.raises(limosa.ConfigError, match="unknown effort"):
+        limosa.Lossless(effort=effort)

@@ -206,3 +206,10 @@ def test_crc32c():
     assert _core.crc32c(b"") == 0
     assert _core.crc32c(b"6789", _core.crc32c(b"12345")) == 0xE3069283
     assert _core.crc32c(np.frombuffer(b"123456789", np.uint8)) == 0xE3069283
+
+
+def test_columns_are_one_for_each_tensor():
+    with pytest.raises(ValueError, match="differ in length"):
+        _core.encode_tensors(
+            [weights(9)], [None], [F32], digits=-1, threads=1, columns=[], out=_core.OutputBuffer()
+        )

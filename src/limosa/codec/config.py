@@ -17,8 +17,8 @@ class Lossless:
     """Every bit comes back.
 
     Args:
-        effort: 1 is the fast path; 5 looks for rows and columns of float tensors that differ in
-            magnitude, and decodes a little slower where that saves something.
+        effort: 1 is the fast path; 5 looks for rows and columns of float tensors whose values
+            differ in magnitude, and decodes a little slower where that saves something.
 
     Raises:
         ConfigError: an effort other than 1 and 5.
