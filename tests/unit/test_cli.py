@@ -315,7 +315,13 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, number: int, status: int):
     # The input never ends, so the command is at work whenever the signal comes.
     command = [sys.executable, "-m", "limosa.cli.main", "decompress", "-", "-o", "out"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # What a shell starts in the background ignores the interrupt, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     data = limosa.save({"w": np.random.default_rng(0).standard_normal((9, 2**20), np.float32)})
     os.set_blocking(process.stdin.fileno(), True)
