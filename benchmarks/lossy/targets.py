@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from benchmarks.targets import Verdict
 
 from . import ours
 from .measure import NNCODEC, Point, Results
@@ -15,16 +16,6 @@ SAME_DIVERGENCE = {-32: 0.80, -26: 0.75, -20: 0.75}
 JUDGED = 5  # the default effort: chosen before the run, not the best of three
 ENCODE_TRELLIS, ENCODE_PLAIN, DECODE = 10, 40, 15  # times NNCodec's speed
 MISSED_BY, ENCODES = 0.01, 12
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One number to reach: ``figure`` is what this run gave."""
-
-    what: str
-    goal: str
-    figure: str
-    is_reached: bool
 
 
 def judge(results: Results) -> list[Verdict]:
