@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO
 
@@ -134,29 +133,40 @@ def _encode_to_target(
     progress: Callable[[int], None] | None,
 ) -> EncodeResult:
     """Encode with several steps, and give *sink* the one that reaches *target*."""
-    results: dict[float, tuple[EncodeResult, IO[bytes]]] = {}
-    with ExitStack() as stack:
+    runs = 0
+    # The last attempt: nearly always the one that is taken, and the only one that is kept.
+    result: EncodeResult | None = None
+    spool: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115
 
-        def attempt(quality: Step) -> Attempt:
-            spool = stack.enter_context(tempfile.SpooledTemporaryFile(_SPOOL_BYTES))
-            described = Described(f"{target} step={quality.size:g}")
-            encoding = _Encoding(bundle, spool.write, base, quality, threads, below, described)
-            result = encoding.run(BATCH_BYTES, share)
-            results[quality.size] = result, spool
-            return Attempt(quality.size, result.bytes_out, result.snr)
+    def run(quality: Step, to: Callable[[bytes], object]) -> EncodeResult:
+        nonlocal runs
+        runs += 1
+        described = Described(f"{target} step={quality.size:g}")
+        encoding = _Encoding(bundle, to, base, quality, threads, below, described)
+        return encoding.run(BATCH_BYTES, share)
 
-        def share(done: int) -> None:
-            if progress is not None:
-                progress(done // ATTEMPTS)
-
-        found = find_step(target, bundle, below or base, attempt)
-        result, spool = results[found.step]
-        spool.seek(0)
-        while piece := spool.read(BATCH_BYTES):
-            sink(piece)
+    def share(done: int) -> None:
         if progress is not None:
-            progress(bundle.nbytes - len(results) * (bundle.nbytes // ATTEMPTS))
-        return result
+            progress(done // ATTEMPTS)
+
+    def attempt(quality: Step) -> Attempt:
+        nonlocal result
+        spool.seek(0)
+        spool.truncate()
+        result = run(quality, spool.write)
+        return Attempt(quality, result.bytes_out, result.snr)
+
+    with spool:
+        found, is_last = find_step(target, bundle, below or base, attempt)
+        if is_last and result is not None:
+            spool.seek(0)
+            while piece := spool.read(BATCH_BYTES):
+                sink(piece)
+        else:
+            result = run(found.quality, sink)
+    if progress is not None:
+        progress(bundle.nbytes - runs * (bundle.nbytes // ATTEMPTS))
+    return result
 
 
 class _Encoding:

@@ -20,7 +20,7 @@ from limosa.codec.quantize import as_floats
 from limosa.errors import ConfigError
 from limosa.files.bundle import Bundle
 
-#: So many encodings at most.
+#: So many encodings at most, one of them to write what an earlier one than the last had found.
 ATTEMPTS = 12
 _TOLERANCE = 0.01
 # Where to aim inside the tolerance: what misses by a little still counts.
@@ -35,7 +35,7 @@ _DB_PER_BIT = 20 * math.log10(2)
 class Attempt:
     """What one step gave: bytes of the file and dB."""
 
-    step: float
+    quality: Step
     nbytes: int
     snr: float
 
@@ -80,8 +80,10 @@ class _Goal:
 
 def find_step(
     target: Target, bundle: Bundle, base: Base | None, encode: Callable[[Step], Attempt]
-) -> Attempt:
-    """The attempt that reaches *target*, by at most :data:`ATTEMPTS` calls of *encode*.
+) -> tuple[Attempt, bool]:
+    """The attempt that reaches *target*, and whether it was the last.
+
+    It takes fewer than :data:`ATTEMPTS` calls of *encode*.
 
     Args:
         target: what is asked for.
@@ -102,7 +104,7 @@ def find_step(
     deviation = _deviation(bundle, base, target)
     search = _Search(math.log2(deviation), goal.first_guess)
     best: Attempt | None = None
-    for _ in range(ATTEMPTS):
+    for _ in range(ATTEMPTS - 1):
         attempt = encode(target.step(2.0**search.x, bundle.specs))
         distance = goal.distance(attempt)
         nearer = best is None or abs(distance) < abs(goal.distance(best))
@@ -117,7 +119,7 @@ def find_step(
             allowed=str(target),
             remedy="ask for less, or let lossy= name tensors that are kept near-lossless now",
         )
-    return best
+    return best, best is attempt
 
 
 class _Search:
