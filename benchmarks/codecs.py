@@ -16,6 +16,7 @@ from benchmarks.rivals.interface import Buffer, Rival
 from benchmarks.works import Work
 
 LIMOSA = "limosa"
+LIMOSA_FAST = "limosa fast"
 LIMOSA_DIFF = "limosa diff"
 
 
@@ -88,7 +89,7 @@ def _limosa_runners(work: Work, threads: int, missing: dict[str, str]) -> list[R
             is_right=lambda decoded: _same_state(decoded, work.state),
         )  # fmt: skip
 
-    whole = [runner(LIMOSA, None), runner(f"{LIMOSA} fast", None, limosa.Lossless(effort=1))]
+    whole = [runner(LIMOSA, None), runner(LIMOSA_FAST, None, limosa.Lossless(effort=1))]
     if work.base is None:
         return whole
     # A receiver that follows a model has its base open, digest and all; one that starts has to
