@@ -178,10 +178,22 @@ void decode_sparse(Reader& r, const Block& b) {
   for (size_t i = 0; i < n; ++i) std::memcpy(b.units + places[i] * size, to.data() + i * size, size);
 }
 
+// The sum with a NaN depends on the machine, so such units must be exceptions.
+void need_finite_base(Reader& r, const Block& b, const uint8_t* base, const Exceptions& exceptions) {
+  auto next = exceptions.begin();
+  for (size_t i = 0; i < b.n; ++i) {
+    while (next != exceptions.end() && next->first < i) ++next;
+    const bool is_exception = next != exceptions.end() && next->first == i;
+    if (!is_exception && is_infinite_or_nan(base + i * b.d.unit_bytes(), b.d))
+      r.corrupt("difference from a base that is not finite");
+  }
+}
+
 void decode_decimal(Reader& r, const Block& b, const uint8_t* base) {
   if (!b.d.is_float() || b.digits < 0) r.corrupt("decimal block in a tensor that is not coded so");
   const size_t size = b.d.unit_bytes();
   const Exceptions exceptions = read_exceptions(r, b);
+  if (base) need_finite_base(r, b, base, exceptions);
   const double divisor = power_of_ten(b.digits);
   IntegerDecoder decoder;
   decoder.begin(r, b.n, 64, 1, b.s, b.s.table);

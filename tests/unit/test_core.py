@@ -213,3 +213,18 @@ def test_columns_are_one_for_each_tensor():
         _core.encode_tensors(
             [weights(9)], [None], [F32], digits=-1, threads=1, columns=[], out=_core.OutputBuffer()
         )
+
+
+@pytest.mark.parametrize("old", [np.nan, np.inf, 1.0])
+def test_a_decimal_difference_needs_a_finite_base(old):
+    # Mode 12, all units, no exceptions, an integer stream of one constant token 0, no extra bits.
+    payload = bytes([12, 0, 0, 1, 0, 1, 0, 0])
+    head = np.array([len(payload), _core.crc32c(payload)], np.uint32).tobytes()
+    frame = np.frombuffer(head + payload, np.uint8)
+    base = np.full(3, old, np.float32).view(np.uint8)
+    arguments = (frame, np.array([len(payload)], np.uint32), [12], [F32], [base])
+    if np.isfinite(old):
+        assert np.array_equal(decode(*arguments, digits=3)[0], base)
+    else:
+        with pytest.raises(_core.CoreError, match="not finite"):
+            decode(*arguments, digits=3)
