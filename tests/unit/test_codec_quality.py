@@ -219,6 +219,15 @@ def test_a_codebook_of_differences(dtype):
     assert len(update) < 0.4 * new["w"].size
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-38, 1e-36, 1e300])
+def test_differences_of_any_size_are_kept(scale):
+    kind = np.float64 if not 1e-44 < scale < 1e38 else np.float32
+    old = {"w": weights((30, 40)), "b": weights((64,)).astype(kind) * kind(scale)}
+    new = old | {"b": old["b"] * kind(1.5)}
+    back = limosa.load(limosa.save(new, base=old, quality=Step(0.01)), base=old)["b"]
+    assert np.abs(back - new["b"]).max() <= np.abs(new["b"] - old["b"]).max() / 32
+
+
 @pytest.mark.parametrize("wanted", [10, 25])
 def test_the_ratio_of_an_update_is_that_of_the_difference(wanted):
     old = {"w": weights((256, 300)), "b": weights((256,), 1)}

@@ -15,7 +15,7 @@ from limosa.codec.encoder import encode
 from limosa.codec.layers import open_layer
 from limosa.codec.opening import is_limosa, open_base
 from limosa.codec.quality import Step
-from limosa.codec.quantize import as_floats
+from limosa.codec.quantize import finite_values
 from limosa.errors import MissingExtraError
 from limosa.files import read
 from limosa.files.bundle import Bundle
@@ -98,13 +98,9 @@ def _sampled(bundle: Bundle, held: Base | None) -> NDArray[np.float64]:
     for spec, data in bundle:
         if spec.name not in drawn:
             continue
-        values = as_floats(data, spec.dtype)[::stride]
         old = None if held is None else held.data(spec.name, spec)
-        if held is not None and old is None:
-            continue
-        if old is not None:
-            values = values - as_floats(old, spec.dtype)[::stride]
-        parts.append(values[np.isfinite(values)])
+        if held is None or old is not None:
+            parts.append(finite_values(data, old, spec.dtype)[::stride])
     return np.concatenate(parts) if parts else np.zeros(0)
 
 

@@ -26,6 +26,7 @@ from limosa.codec.cursor import put_varint
 from limosa.codec.digests import digests_of
 from limosa.codec.frames import Frames, Piece, decode_pieces
 from limosa.codec.index import Index, write_index
+from limosa.codec.inputs import pour
 from limosa.codec.layout import Layout, write_header
 from limosa.codec.lossy import Loss, encode_lossy, frame
 from limosa.codec.plan import Plan, make_plan
@@ -159,9 +160,7 @@ def _encode_to_target(
     with spool:
         found, is_last = find_step(target, bundle, below or base, attempt)
         if is_last and result is not None:
-            spool.seek(0)
-            while piece := spool.read(BATCH_BYTES):
-                sink(piece)
+            pour(spool, sink)
         else:
             result = run(found.quality, sink)
     if progress is not None:

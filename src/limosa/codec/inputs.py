@@ -12,6 +12,7 @@ from limosa.tensors import Bytes, as_bytes
 
 # What is fetched at once from the beginning and the end of something far away.
 _AHEAD = 2**16
+_POURED = 16 * 2**20
 
 
 @runtime_checkable
@@ -90,6 +91,13 @@ class FileAt:
         """The *count* bytes from *offset* on, fewer only at the end."""
         self._file.seek(offset)
         return self._file.read(count)
+
+
+def pour(file: IO[bytes], sink: Callable[[bytes], object]) -> None:
+    """Give *sink* all of *file*, from its beginning, in large pieces."""
+    file.seek(0)
+    while piece := file.read(_POURED):
+        sink(piece)
 
 
 RandomAccess = Memory | Far

@@ -13,15 +13,13 @@ from limosa.codec.base import Base
 from limosa.codec.config import Lossless, thread_count
 from limosa.codec.decoder import Reader
 from limosa.codec.encoder import EncodeResult, encode
-from limosa.codec.inputs import FileAt
+from limosa.codec.inputs import FileAt, pour
 from limosa.codec.measure import Slice, coded_bytes, sample
 from limosa.codec.plan import match_names
 from limosa.codec.quality import Quality
 from limosa.codec.set_table import MAX_CHAIN, Member, write_set_header, write_set_index
 from limosa.errors import ConfigError
 from limosa.files.bundle import Bundle
-
-_COPY_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -193,9 +191,7 @@ class _SetEncoding:
             progress=progress,
         )
         if spool is not None:
-            spool.seek(0)
-            while piece := spool.read(_COPY_BYTES):
-                self._write(piece)
+            pour(spool, self._write)
             reader = Reader(FileAt(spool), base=base, threads=self._threads)
             self._bases[model] = reader.as_base()
         return result

@@ -5,11 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import IO
 
 from limosa.codec.base import Base
 from limosa.codec.constants import (
-    BATCH_BYTES,
     END_MAGIC,
     FOOTER_BYTES,
     FRAME_HEAD_BYTES,
@@ -19,7 +17,16 @@ from limosa.codec.constants import (
 from limosa.codec.decoder import Reader
 from limosa.codec.encoder import EncodeResult, encode
 from limosa.codec.index import read_footer, read_index
-from limosa.codec.inputs import Far, FileAt, Input, Memory, RandomAccess, open_input, sequential
+from limosa.codec.inputs import (
+    Far,
+    FileAt,
+    Input,
+    Memory,
+    RandomAccess,
+    open_input,
+    pour,
+    sequential,
+)
 from limosa.codec.layout import read_header
 from limosa.codec.quality import Quality, Target
 from limosa.errors import ConfigError, CorruptError, FormatError, TruncatedError
@@ -75,7 +82,7 @@ def encode_layers(
                 progress=progress,
             )
             results.append(result)
-            _copy(spool, sink)
+            pour(spool, sink)
             below = Reader(FileAt(spool), base=below or base, threads=threads).as_base()
     return results
 
@@ -197,9 +204,3 @@ def _less(quality: Quality, sent: int, bundle: Bundle) -> Quality:
             "a layer has no bytes left", found=str(quality), allowed=f"more than {sent} bytes"
         )
     return Target(size=int(left), effort=quality.effort, keep=quality.keep, lossy=quality.lossy)
-
-
-def _copy(spool: IO[bytes], sink: Callable[[bytes], object]) -> None:
-    spool.seek(0)
-    while piece := spool.read(BATCH_BYTES):
-        sink(piece)

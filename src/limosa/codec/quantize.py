@@ -26,7 +26,8 @@ from limosa.tensors import Bytes, TensorSpec, numpy_dtype
 _TRELLIS_LAMBDA, _PLAIN_LAMBDA = 0.4, 0.08
 # Step of a kept tensor's difference over its deviation: 47 dB.
 _KEPT_SHARE = 2.0**-6
-# The bitstream holds no smaller step; nothing is gained below it either.
+# About the least step that the bitstream holds, and the inverse of the largest; beyond them
+# nothing is gained either.
 _LEAST_STEP = 2.0**-120
 _LLOYD_ROUNDS = 50
 _START_BINS = 4096
@@ -76,9 +77,8 @@ def row_units(spec: TensorSpec) -> int:
 
 def _step_levels(spec: TensorSpec, quality: Step) -> Levels:
     dependent = quality.effort > 1 and not quality.rounded
-    rate_weight = _TRELLIS_LAMBDA if dependent else _PLAIN_LAMBDA
-    if quality.rounded:
-        rate_weight = 0.0
+    choosing = _TRELLIS_LAMBDA if dependent else _PLAIN_LAMBDA
+    rate_weight = 0.0 if quality.rounded else choosing
     size = quality.size_of(spec.name)
     # The union of the two quantizers of the trellis has levels half as far apart.
     step = _with_twelve_bits(size / 2 if dependent else size)
@@ -90,9 +90,7 @@ def _step_levels(spec: TensorSpec, quality: Step) -> Levels:
 def _coded_by_book(spec: TensorSpec, data: Bytes, base: Bytes | None, k: int) -> Treatment:
     if base is None:
         return Treatment(round_to_codebook(data, spec.dtype, k))
-    with np.errstate(invalid="ignore"):
-        moved = as_floats(data, spec.dtype) - as_floats(base, spec.dtype)
-    moved = moved[np.isfinite(moved)]
+    moved = finite_values(data, base, spec.dtype)
     if not moved.size:
         return Treatment(data)
     return Treatment(data, Levels(book=_codebook(moved, k).tolist()))
@@ -101,14 +99,12 @@ def _coded_by_book(spec: TensorSpec, data: Bytes, base: Bytes | None, k: int) ->
 def _kept(spec: TensorSpec, data: Bytes, base: Bytes | None) -> Treatment:
     """Near-lossless: rounded, or against a base so many levels for the difference."""
     if base is not None:
-        with np.errstate(invalid="ignore"):
-            moved = as_floats(data, spec.dtype) - as_floats(base, spec.dtype)
-        moved = moved[np.isfinite(moved)]
-        deviation = math.sqrt(float(np.mean(moved * moved))) if moved.size else 0.0
-        if deviation == 0 or deviation < _LEAST_STEP:
+        moved = finite_values(data, base, spec.dtype)
+        with np.errstate(over="ignore"):
+            deviation = math.sqrt(float(np.mean(moved * moved))) if moved.size else 0.0
+        if not _LEAST_STEP <= deviation * _KEPT_SHARE <= 1 / _LEAST_STEP:
             return Treatment(data)
-        step = _with_twelve_bits(deviation * _KEPT_SHARE)
-        return Treatment(data, Levels(step))
+        return Treatment(data, Levels(_with_twelve_bits(deviation * _KEPT_SHARE)))
     return Treatment(round_mantissa(data, spec.dtype, KEPT_MANTISSA))
 
 
@@ -137,6 +133,15 @@ def as_floats(data: Bytes, dtype: str) -> NDArray[np.float64]:
     """The values of float units (docs/format.md 2.3) in binary64; C64 gives its parts."""
     part = "F32" if dtype == "C64" else dtype
     return data.view(numpy_dtype(part)).astype(np.float64)
+
+
+def finite_values(data: Bytes, base: Bytes | None, dtype: str) -> NDArray[np.float64]:
+    """Those values of float units, or of their differences from *base*, that are finite."""
+    values = as_floats(data, dtype)
+    if base is not None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            values = values - as_floats(base, dtype)
+    return values[np.isfinite(values)]
 
 
 def round_mantissa(data: Bytes, dtype: str, bits: int) -> Bytes:

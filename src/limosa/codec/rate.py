@@ -16,7 +16,7 @@ from limosa.codec.base import Base
 from limosa.codec.constants import FLOAT_DTYPES
 from limosa.codec.measure import sample
 from limosa.codec.quality import Step, Target
-from limosa.codec.quantize import as_floats
+from limosa.codec.quantize import finite_values
 from limosa.errors import ConfigError
 from limosa.files.bundle import Bundle
 
@@ -166,12 +166,9 @@ def _deviation(bundle: Bundle, base: Base | None, target: Target) -> float:
         spec = piece.spec
         if spec.dtype not in FLOAT_DTYPES or target.keeps(spec):
             continue
-        values = as_floats(piece.data, spec.dtype)
         held = None if base is None else base.data(spec.name, spec)
-        if held is not None:
-            with np.errstate(invalid="ignore"):
-                values = values - as_floats(held[piece.begin : piece.end], spec.dtype)
-        values = values[np.isfinite(values)]
+        part = None if held is None else held[piece.begin : piece.end]
+        values = finite_values(piece.data, part, spec.dtype)
         total += float(np.dot(values, values))
         count += values.size
     return math.sqrt(total / count) if total else 1.0
