@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from limosa.codec.config import thread_count
 from limosa.codec.constants import BATCH_BYTES, BATCH_TENSORS, INDEX_DIGEST_BYTES
 from limosa.codec.digests import digests_of
 from limosa.errors import ConfigError
-from limosa.files.bundle import Bundle
+from limosa.files.bundle import Bundle, Source
 from limosa.tensors import Bytes, Tensor, TensorSpec, state_digest
 
 
@@ -20,6 +20,7 @@ class Base:
         digest: the state digest (docs/format.md 4), 32 bytes.
         specs: dtype and shape of each tensor; needed to recognise renamed tensors.
         digests: the first 8 bytes of each tensor's digest; needed for the same.
+        sources: the files that the tensors came from; needed to write such files again.
 
     Computing the digest reads every tensor once, so keep a ``Base`` that is used again.
     """
@@ -31,11 +32,13 @@ class Base:
         *,
         specs: Mapping[str, TensorSpec] | None = None,
         digests: Mapping[str, bytes] | None = None,
+        sources: Sequence[Source] = (),
     ) -> None:
         self._get = get
         self.digest = digest
         self.specs: Mapping[str, TensorSpec] = specs or {}
         self.digests: Mapping[str, bytes] = digests or {}
+        self.sources = tuple(sources)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, threads: int | None = None) -> Base:
@@ -52,7 +55,13 @@ class Base:
         def get(name: str) -> Tensor | None:
             return bundle.get(name) if name in specs else None
 
-        return cls(get, state_digest(digests), specs=specs, digests=_shortened(digests))
+        return cls(
+            get,
+            state_digest(digests),
+            specs=specs,
+            digests=_shortened(digests),
+            sources=bundle.sources,
+        )
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], *, threads: int | None = None) -> Base:

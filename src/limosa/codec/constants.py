@@ -65,6 +65,9 @@ MODE_TENSOR_COPY, MODE_LZMA, MODE_BASE_LZMA = 2, 13, 14
 # 6: a set of models
 SET_MAGIC = b"\x89LMSS\r\n\x1a"
 SET_END_MAGIC = b"LMSS_END"
+
+# 8: a refinement
+REFINEMENT_MAGIC = b"\x89LMSR\r\n\x1a"
 # Magic, version, footer, and two sections of ten bytes.
 MIN_FILE_BYTES = len(MAGIC) + 1 + FOOTER_BYTES + 2 * 10
 

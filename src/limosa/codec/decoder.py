@@ -217,7 +217,13 @@ class Reader:
             return self.get(name) if name in self._numbers else None
 
         specs = {spec.name: spec for spec in self.specs}
-        return Base(get, frames.index.state, specs=specs, digests=self.tensor_digests)
+        return Base(
+            get,
+            frames.index.state,
+            specs=specs,
+            digests=self.tensor_digests,
+            sources=self.sources,
+        )
 
     def check_ready(self) -> None:
         """Check that the base is there if one is needed, before any output is begun.
