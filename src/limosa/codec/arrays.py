@@ -13,7 +13,7 @@ from limosa.codec.decoder import Reader
 from limosa.codec.encoder import EncodeResult, encode, encode_to_bytes
 from limosa.codec.inputs import Input
 from limosa.codec.layers import encode_layers, open_layer
-from limosa.codec.opening import BaseLike, Path, open_base
+from limosa.codec.opening import BaseLike, Model, Path, open_base, open_model
 from limosa.codec.quality import Quality
 from limosa.codec.tensor_file import TensorFile
 from limosa.errors import ConfigError
@@ -95,7 +95,7 @@ def load(
         ConfigError: an array of *out* does not fit.
     """
     held = None if base is None else open_base(base, limits=limits, threads=threads)
-    with open_layer(
+    with open_model(
         data, layers, base=held, limits=limits, threads=threads, verify=verify
     ) as reader:
         return _load_all(reader, out or {})
@@ -234,7 +234,7 @@ def check_file(path: Path) -> None:
         raise ConfigError("no such file", where=os.fspath(path), remedy="check the path")
 
 
-def _load_all(reader: Reader, out: Mapping[str, Array]) -> dict[str, Array]:
+def _load_all(reader: Model, out: Mapping[str, Array]) -> dict[str, Array]:
     specs = {spec.name: spec for spec in reader.specs}
     views: dict[str, Bytes] = {}
     for name, array in out.items():

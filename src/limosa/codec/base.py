@@ -9,6 +9,7 @@ from limosa.codec.constants import BATCH_BYTES, BATCH_TENSORS, INDEX_DIGEST_BYTE
 from limosa.codec.digests import digests_of
 from limosa.errors import ConfigError
 from limosa.files.bundle import Bundle, Source
+from limosa.files.safetensors import bundle_from_tensors
 from limosa.tensors import Bytes, Tensor, TensorSpec, state_digest
 
 
@@ -76,7 +77,13 @@ class Base:
         pairs = [(specs[name], tensor.data) for name, tensor in tensors.items()]
         digests = dict(zip(specs, digests_of(pairs, thread_count(threads)), strict=True))
         held = dict(tensors)
-        return cls(held.get, state_digest(digests), specs=specs, digests=_shortened(digests))
+        return cls(
+            held.get,
+            state_digest(digests),
+            specs=specs,
+            digests=_shortened(digests),
+            sources=bundle_from_tensors(held).sources,
+        )
 
     def data(self, name: str | None, spec: TensorSpec) -> Bytes | None:
         """The bytes of base tensor *name*, if it has the dtype and shape of *spec*."""

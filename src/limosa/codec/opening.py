@@ -9,14 +9,19 @@ from typing import Any
 from numpy.typing import NDArray
 
 from limosa.codec.base import Base
-from limosa.codec.constants import MAGIC, SET_MAGIC
+from limosa.codec.config import thread_count
+from limosa.codec.constants import MAGIC, REFINEMENT_MAGIC, SET_MAGIC
+from limosa.codec.decoder import Reader
+from limosa.codec.inputs import Far, Input, Memory, open_input
 from limosa.codec.layers import open_layer
-from limosa.errors import ConfigError
+from limosa.codec.refinement.read import Packed, Refinement
+from limosa.errors import BaseMismatchError, ConfigError
 from limosa.files import read
 from limosa.limits import Limits
 from limosa.tensors import Tensor
 
 Path = str | os.PathLike[str]
+Model = Reader | Refinement
 BaseLike = Base | Mapping[str, NDArray[Any]] | Path
 
 
@@ -53,6 +58,39 @@ def open_base(base: BaseLike, *, limits: Limits | None = None, threads: int | No
     return Base.from_bundle(read(base, limits=limits), threads=threads)
 
 
+def open_model(
+    source: Input,
+    layers: int | None = None,
+    *,
+    base: Base | None = None,
+    limits: Limits | None = None,
+    threads: int | None = None,
+    verify: bool = False,
+) -> Model:
+    """What decodes *source*: a file with or without layers, or a refinement of *base*.
+
+    A refinement is recognised where the source gives random access, and is always verified.
+
+    Raises:
+        BaseMismatchError: a refinement without its base.
+        ConfigError, FormatError: as for :func:`limosa.codec.layers.open_layer`.
+    """
+    opened = open_input(source)
+    if isinstance(opened, Memory | Far) and opened.read_at(0, len(MAGIC)) == REFINEMENT_MAGIC:
+        packed = Packed(opened, limits)
+        if layers is not None:
+            raise ConfigError("a refinement has no layers", found=f"layer {layers} asked for")
+        if base is None:
+            raise BaseMismatchError(
+                "this is an update, and it needs its base",
+                found="no base",
+                allowed=packed.base_digest.hex(),
+                remedy="pass the model that the update was made from as base",
+            )
+        return Refinement(packed, base, thread_count(threads))
+    return open_layer(opened, layers, base=base, limits=limits, threads=threads, verify=verify)
+
+
 def first_bytes(path: Path) -> bytes:
     """The first eight bytes of a file; none of a folder."""
     if os.path.isdir(path):
@@ -67,6 +105,11 @@ def first_bytes(path: Path) -> bytes:
 def is_limosa(path: Path) -> bool:
     """Whether *path* is a ``.limosa`` file of one model, by its first bytes."""
     return first_bytes(path) == MAGIC
+
+
+def is_refinement(path: Path) -> bool:
+    """Whether *path* is a refinement, by its first bytes."""
+    return first_bytes(path) == REFINEMENT_MAGIC
 
 
 def is_set(path: Path) -> bool:

@@ -8,11 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, BinaryIO, cast
 
-from limosa.codec.decoder import Reader
 from limosa.codec.encoder import EncodeResult, encode
 from limosa.codec.joint import Choice, SetResult, choose_base, encode_set
-from limosa.codec.layers import encode_layers, open_layer
-from limosa.codec.opening import BaseLike, Path, open_base
+from limosa.codec.layers import encode_layers
+from limosa.codec.opening import BaseLike, Model, Path, open_base, open_model
 from limosa.codec.quality import Quality
 from limosa.errors import ConfigError
 from limosa.exchange.outputs import open_output
@@ -194,7 +193,7 @@ def decompress(
         if models is None:
             if model is not None:
                 raise ConfigError("not a set of models", found=f"model {model!r} asked for")
-            reader = open_layer(
+            reader = open_model(
                 opened.stream, layers, base=held, limits=limits, threads=threads, verify=verify
             )
             return _restore(reader, destination, limits, progress)
@@ -284,7 +283,7 @@ def apply(
         if opened.models is not None:
             raise ConfigError("a set of models is no update", remedy="use decompress")
         held = open_base(base, limits=limits, threads=threads)
-        reader = open_layer(opened.stream, base=held, limits=limits, threads=threads, verify=verify)
+        reader = open_model(opened.stream, base=held, limits=limits, threads=threads, verify=verify)
         if reader.base_digest is None:
             raise ConfigError("this is a whole model, not an update", remedy="use decompress")
         return _restore(reader, new, limits, progress)
@@ -309,7 +308,7 @@ def verify(
     with open_stream(source, limits=limits, threads=threads) as opened:
         held = None if base is None else open_base(base, limits=limits, threads=threads)
         if opened.models is None:
-            reader = open_layer(
+            reader = open_model(
                 opened.stream, base=held, limits=limits, threads=threads, verify=True
             )
             return _drain(reader, progress)
@@ -321,7 +320,10 @@ def verify(
 
 
 def _restore(
-    reader: Reader, destination: Place, limits: Limits | None, progress: Progress | None
+    reader: Model,
+    destination: Place,
+    limits: Limits | None,
+    progress: Progress | None,
 ) -> bytes:
     reader.check_ready()
     out = cast(Path | BinaryIO, destination)
@@ -334,7 +336,7 @@ def _restore(
         return reader.digest
 
 
-def _drain(reader: Reader, progress: Progress | None) -> bytes:
+def _drain(reader: Model, progress: Progress | None) -> bytes:
     with reader:
         for _, data in reader:
             if progress is not None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from limosa.codec.constants import MAGIC, SET_MAGIC
+from limosa.codec.constants import MAGIC, REFINEMENT_MAGIC, SET_MAGIC
 from limosa.codec.inputs import BinaryReader
 from limosa.codec.opening import Path, is_set
 from limosa.codec.sections import read_up_to
@@ -22,9 +22,9 @@ _BLOCK = 2**20
 
 @dataclass(frozen=True)
 class Opened:
-    """A stream of one model, or the models of a set."""
+    """A stream of one model, or the models of a set. A refinement from a pipe is held whole."""
 
-    stream: Path | BinaryReader
+    stream: Path | BinaryReader | bytes
     models: SetReader | None
 
 
@@ -56,11 +56,19 @@ def open_stream(
         return
     head = read_up_to(source.read, len(MAGIC))
     again = _Again(head, source)
+    if head == REFINEMENT_MAGIC:
+        yield Opened(_read_whole(again, limits or Limits()), None)
+        return
     if head != SET_MAGIC:
         yield Opened(again, None)
         return
     with to_file(again, ".limosa") as path:
         yield Opened(path, SetReader(path, limits=limits, threads=threads))
+
+
+def _read_whole(stream: BinaryReader, limits: Limits) -> bytes:
+    """All bytes of a refinement; one more than its limit allows at most."""
+    return read_up_to(stream.read, limits.max_header_bytes + _BLOCK)
 
 
 @contextmanager

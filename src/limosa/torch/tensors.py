@@ -8,11 +8,9 @@ import torch
 
 from limosa.codec.arrays import check_file, open_reader, save_tensors, save_tensors_file
 from limosa.codec.base import Base
-from limosa.codec.decoder import Reader
 from limosa.codec.encoder import EncodeResult
 from limosa.codec.inputs import Input
-from limosa.codec.layers import open_layer
-from limosa.codec.opening import Path, open_base
+from limosa.codec.opening import Model, Path, open_base, open_model
 from limosa.codec.quality import Quality
 from limosa.codec.tensor_file import TensorFile
 from limosa.errors import ConfigError
@@ -86,7 +84,7 @@ def load(
         layers: of a file with layers of quality, decode the first so many.
     """
     held = _open(base, threads)
-    with open_layer(
+    with open_model(
         data, layers, base=held, limits=limits, threads=threads, verify=verify
     ) as reader:
         return _load_all(reader, out or {})
@@ -135,7 +133,7 @@ def _open(base: BaseLike | None, threads: int | None) -> Base | None:
     return open_base(base, threads=threads)
 
 
-def _load_all(reader: Reader, out: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _load_all(reader: Model, out: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     specs = {spec.name: spec for spec in reader.specs}
     for name in out:
         if name not in specs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 import numpy as np
@@ -15,7 +15,7 @@ from limosa.codec.config import thread_count
 from limosa.codec.constants import DIGEST_BYTES, REFINEMENT_MAGIC, VERSION
 from limosa.codec.cursor import Cursor, put_varint
 from limosa.codec.digests import digest_of
-from limosa.codec.inputs import Far, Input, Memory, open_input, sequential
+from limosa.codec.inputs import Far, Input, Memory, RandomAccess, open_input, sequential
 from limosa.codec.refinement.rebuild import Context, rebuild, resolve
 from limosa.codec.refinement.records import (
     RECORDS,
@@ -27,10 +27,12 @@ from limosa.codec.refinement.records import (
     Record,
     step_of,
 )
+from limosa.codec.results import check_out
 from limosa.codec.sections import exactly, read_section
 from limosa.errors import (
     BaseMismatchError,
     ChecksumError,
+    ConfigError,
     CorruptError,
     LimitError,
     UnsupportedVersionError,
@@ -50,9 +52,9 @@ class Packed:
         FormatError: this is no refinement, or it is damaged.
     """
 
-    def __init__(self, source: Input, limits: Limits | None = None) -> None:
+    def __init__(self, source: Input | RandomAccess, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        opened = open_input(source)
+        opened = source if isinstance(source, Memory | Far) else open_input(source)
         read = (
             sequential(opened, 0, opened.size, "refinement")
             if isinstance(opened, Memory | Far)
@@ -217,6 +219,20 @@ class Refinement:
             return self._copied(number, change.record.other)
         return rebuild(number, change.record, change.arrays, self._context)
 
+    def read_all(self, outs: Mapping[str, Bytes] | None = None) -> dict[str, Bytes]:
+        """All tensors, verified before any of *outs* changes, and then into *outs*.
+
+        Raises:
+            ConfigError: an array of *outs* is of no tensor, or does not fit.
+        """
+        results = {spec.name: data for spec, data in self}
+        for name, out in (outs or {}).items():
+            if name not in results:
+                raise ConfigError("no such tensor", where=f"tensor {name!r}")
+            results[name] = check_out(self._base.specs[name], out)
+            results[name][:] = self.get(name)
+        return results
+
     def __iter__(self) -> Iterator[tuple[TensorSpec, Bytes]]:
         """The tensors in order.
 
@@ -287,5 +303,5 @@ def read_refinement(
 
 
 def ordered_specs(base: Base) -> tuple[TensorSpec, ...]:
-    """The tensors of a base by the UTF-8 bytes of their names; their positions are their numbers."""
+    """The tensors of a base by the UTF-8 bytes of their names: the order of their numbers."""
     return tuple(base.specs[name] for name in sorted(base.specs, key=str.encode))

@@ -155,9 +155,7 @@ def _masked(number: int, record: Masked, array: Levels, context: Context) -> Byt
     return _added(context.base(number), spec, values, context)
 
 
-def _rows(
-    base: Bytes, spec: TensorSpec, record: Rows, array: Levels, context: Context
-) -> Bytes:
+def _rows(base: Bytes, spec: TensorSpec, record: Rows, array: Levels, context: Context) -> Bytes:
     chosen = list(record.rows)
     values = np.zeros((spec.shape[0], spec.elements // max(spec.shape[0], 1)))
     values[chosen] = array.values.reshape(len(chosen), values.shape[1])
@@ -169,11 +167,9 @@ def _rows(
     return _added(base, spec, values, context)
 
 
-def _factors(
-    number: int, record: Factors, arrays: tuple[Levels, ...], context: Context
-) -> Bytes:
+def _factors(number: int, record: Factors, arrays: tuple[Levels, ...], context: Context) -> Bytes:
     spec = context.specs[number]
-    o, i = record.matrix(spec)
+    _, columns = record.matrix(spec)
     data = context.base(number)
     stack = matrices(spec, record, data)
     each = len(arrays) // record.parts
@@ -181,7 +177,7 @@ def _factors(
     for part in range(record.parts):
         left, right = merged_factors(
             record, stack[part], arrays[part * each : (part + 1) * each],
-            right_signs(context.seed, number, part, i, record.augmented),
+            right_signs(context.seed, number, part, columns, record.augmented),
         )  # fmt: skip
         old = None if record.mapping else data.reshape(record.parts, -1)[part]
         results.append(_core.merge(old, core_dtype(spec.dtype), left, right, context.threads))

@@ -51,7 +51,7 @@ class Levels(NamedTuple):
     @property
     def values(self) -> NDArray[np.float64]:
         """The array, exact."""
-        return self.levels * self.step
+        return self.levels.astype(np.float64) * self.step
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class MappingLearning(Method):
 
 @dataclass(frozen=True)
 class LowRankApproximation(Method):
-    """LRA: the matrix becomes a product of rank *r*, learned from the first *r* of its SVD (eq. 6)."""
+    """LRA: a product of rank *r* takes the matrix's place, learned from its SVD (eq. 6)."""
 
     r: int = 8
 
@@ -168,7 +168,7 @@ class RandomMask(Method):
 
 @dataclass(frozen=True)
 class FilterPruning(Method):
-    """FP: a share *c* of the filters goes, those of least L1 norm; what stays is learned (Li et al.).
+    """FP: a share *c* of the filters goes, those of least L1 norm; the rest is learned (Li et al.).
 
     Batch norms that follow a pruned convolution lose the same channels.
     """

@@ -41,6 +41,11 @@ class Reparametrization(nn.Module):
             assert isinstance(array, Learned)
             yield array
 
+    @property
+    def size(self) -> int:
+        """Learned values."""
+        return sum(array.latent.numel() for array in self.learned())
+
     def delta(self) -> torch.Tensor:
         """What is added to the original, in float32."""
         raise NotImplementedError
@@ -199,7 +204,7 @@ class Factored(Reparametrization):
         if record.mapping:
             left = buffer("left") * buffer("values") + next(arrays)
             right = buffer("right") + next(arrays) if record.learned_right else buffer("right")
-            return left @ right
+            return torch.mm(left, right)
         terms = []
         if record.spectrum:
             moved = next(arrays) * buffer("free")
@@ -224,4 +229,4 @@ def _free(values: NDArray[np.float64]) -> NDArray[np.float64]:
     gap = _RELATIVE_GAP * values[0]
     near = np.diff(values) > -gap
     clustered = np.concatenate([[False], near]) | np.concatenate([near, [False]])
-    return ((values > gap) & ~clustered).astype(np.float64)
+    return np.asarray((values > gap) & ~clustered, np.float64)

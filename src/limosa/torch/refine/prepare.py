@@ -113,7 +113,8 @@ def prepare(
 
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    placed, tied = {}, {}
+    placed: dict[str, Reparametrization] = {}
+    tied: dict[str, str] = {}
     for spot, made in chosen:
         tied |= {name: spot.name for _, _, name in spot.owners}
         # A module that stands in two places has one attribute under two names.
@@ -228,7 +229,7 @@ def _made(
         return None
     if isinstance(method, RandomMask):
         made = MaskedDifference(place.weight, place.unit, method.p, place.seed, place.number)
-        return made if made.arrays[0].latent.numel() else None
+        return made if made.size else None
     if is_target and not isinstance(method, FilterPruning):
         return method.apply(place)
     return DifferenceOf(place.weight, place.unit)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from limosa.codec.base import Base
+from limosa.codec.refinement.rebuild import as_doubles
 from limosa.codec.refinement.records import (
     INTEGER_DTYPES,
     REFINED_DTYPES,
@@ -20,7 +21,6 @@ from limosa.codec.refinement.records import (
     Integers,
     Record,
 )
-from limosa.codec.refinement.rebuild import as_doubles
 from limosa.codec.refinement.write import Written, packed_size, quantize_levels, write_refinement
 from limosa.errors import ConfigError
 from limosa.tensors import Tensor, TensorSpec, numpy_dtype
@@ -168,9 +168,7 @@ class Session:
                     changes.append(change)
         return changes
 
-    def _buffer(
-        self, spec: TensorSpec, old: Tensor, new: Tensor, share: float
-    ) -> Change | None:
+    def _buffer(self, spec: TensorSpec, old: Tensor, new: Tensor, share: float) -> Change | None:
         number = self._numbers[spec.name]
         if spec.dtype in INTEGER_DTYPES and spec.elements < 2**16:
             kind = numpy_dtype(spec.dtype)
@@ -209,7 +207,7 @@ def plain_state(model: nn.Module) -> dict[str, torch.Tensor]:
             attribute, _, last = rest.partition(".")
             if last != "original":
                 continue
-            name = f"{head}.{attribute}".lstrip(".")  # noqa: PLW2901
+            name = f"{head}.{attribute}".lstrip(".")
         found[name] = tensor
     return found
 

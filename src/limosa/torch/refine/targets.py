@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -148,7 +149,7 @@ def neighbours(
     """Pairs of a convolution or linear layer and the layer of as many channels that follows it."""
     leaves = [(p, m) for p, m in model.named_modules() if not list(m.children())]
     pairs = []
-    for one, two in zip(leaves, leaves[1:], strict=False):
+    for one, two in pairwise(leaves):
         channels = getattr(one[1], "out_channels", getattr(one[1], "out_features", None))
         if (
             isinstance(one[1], nn.Linear | _CONVOLUTIONS)
