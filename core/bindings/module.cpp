@@ -1,4 +1,4 @@
-// The only file that sees nanobind: checks, allocates, lets go of the GIL, raises.
+// The codec for Python: checks, allocates, lets go of the GIL, raises. Only this folder sees nanobind.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -25,8 +25,8 @@
 namespace nb = nanobind;
 using namespace limosa;
 
+void bind_linalg(nb::module_& m);  // linalg.cpp
 namespace {
-
 using Buffer = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Lengths = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -391,9 +391,9 @@ NB_MODULE(_core, m) {
         nb::kw_only(), "digits"_a = -1, "threads"_a = 1);
   m.def("inspect_tensors", &inspect_tensors, "frames"_a, "payload_lengths"_a, "outs"_a, "bases"_a, "dtypes"_a, "copies"_a,
         nb::kw_only(), "digits"_a = -1);
-  m.def("crc32c", [](const Buffer& b, uint32_t value) { return crc32c(b.data(), b.size(), value); }, "data"_a,
-        "value"_a = 0);
+  m.def("crc32c", [](const Buffer& b, uint32_t v) { return crc32c(b.data(), b.size(), v); }, "data"_a, "value"_a = 0);
   m.def("simd_paths", &simd_paths);
   m.def("simd", [] { return std::string(kernels().name); });
   m.def("set_simd", &set_simd, "name"_a);
+  bind_linalg(m);
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import options
+from limosa.cli import inspect_refinement, options
 from limosa.cli import report as results
 from limosa.limits import Limits
 
@@ -36,7 +36,9 @@ Modes = dict[str, tuple[int, int]]
     help="Draw instead: the distribution of the weights, and size against quality. FILE may be "
     "any model then.",
 )
-@options.base_option("With --plot: draw the differences of FILE from this model.")
+@options.base_option(
+    "With --plot: draw the differences of FILE from this model. Of a refinement: its base."
+)
 @options.limits_option
 @options.json_option("Print everything, all tensors included, as JSON.")
 def command(
@@ -44,7 +46,7 @@ def command(
 ) -> None:
     """Show where the bytes of FILE went: per part, per block mode and per tensor.
 
-    An update is shown without its base.
+    An update is shown without its base; what a refinement changes is told with --base.
 
     \b
     limosa inspect model.limosa
@@ -57,9 +59,16 @@ def command(
         draw(file, plot, base, limits)
         click.echo(f"{plot}: drawn")
         return
-    if base is not None:
-        raise click.UsageError("--base is for --plot: the bytes of an update need no base.")
     from limosa.codec.inspect import inspect
+    from limosa.codec.opening import is_refinement
+
+    if is_refinement(file):
+        inspect_refinement.run(file, base, top, limits, as_json)
+        return
+    if base is not None:
+        raise click.UsageError(
+            "--base is for --plot and for refinements: the bytes of other updates need no base."
+        )
 
     reports = inspect(file, limits=limits)
     if as_json:

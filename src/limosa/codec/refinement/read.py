@@ -152,8 +152,8 @@ def _take_levels(cursor: Cursor, count: int) -> NDArray[np.int32]:
     put_varint(head, size)
     try:
         return _core.decode_levels(bytes(head) + cursor.take(size), count, 1)
-    except _core.CoreError as error:
-        raise CorruptError("damaged levels", where=where, found=str(error.args[-1])) from None
+    except ValueError as error:
+        raise CorruptError("damaged levels", where=where, found=str(error)) from None
 
 
 class Refinement:
@@ -184,7 +184,7 @@ class Refinement:
         self.changes = packed.changes(ordered)
         self._records = {change.number: change for change in self.changes}
         self._numbers = {spec.name: number for number, spec in enumerate(ordered)}
-        self._context = Context(ordered, self._old, packed.seed, threads)
+        self._context = Context(ordered, self._old, packed.seed)
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:

@@ -48,13 +48,11 @@ class Context(NamedTuple):
         specs: the tensors of the base, ordered by the UTF-8 bytes of their names.
         base: gives the bytes of a tensor of the base.
         seed: of the random numbers.
-        threads: how many may be used; the result does not depend on it.
     """
 
     specs: tuple[TensorSpec, ...]
     base: Callable[[int], Bytes]
     seed: int
-    threads: int = 1
 
 
 def rebuild(number: int, record: Record, arrays: tuple[Levels, ...], context: Context) -> Bytes:
@@ -67,11 +65,11 @@ def rebuild(number: int, record: Record, arrays: tuple[Levels, ...], context: Co
     spec = context.specs[number]
     base = context.base(number)
     if isinstance(record, Difference):
-        return _added(base, spec, _scaled(number, record, arrays[0], context), context)
+        return _added(base, spec, _scaled(number, record, arrays[0], context))
     if isinstance(record, Masked):
         return _masked(number, record, arrays[0], context)
     if isinstance(record, Rows):
-        return _rows(base, spec, record, arrays[0], context)
+        return _rows(base, spec, record, arrays[0])
     if isinstance(record, Factors):
         return _factors(number, record, arrays, context)
     if isinstance(record, Integers):
@@ -117,11 +115,9 @@ def right_signs(seed: int, number: int, part: int, columns: int, count: int) -> 
     return drawn
 
 
-def _added(
-    base: Bytes | None, spec: TensorSpec, values: NDArray[np.float64], context: Context
-) -> Bytes:
+def _added(base: Bytes | None, spec: TensorSpec, values: NDArray[np.float64]) -> Bytes:
     row = np.ascontiguousarray(values.reshape(1, -1))
-    return _core.merge(base, core_dtype(spec.dtype), _ONE, row, context.threads)
+    return _core.merge(base, core_dtype(spec.dtype), _ONE, row)
 
 
 def _scaled(
@@ -152,10 +148,10 @@ def _masked(number: int, record: Masked, array: Levels, context: Context) -> Byt
         )  # fmt: skip
     values = np.zeros(spec.elements)
     values[chosen] = array.values
-    return _added(context.base(number), spec, values, context)
+    return _added(context.base(number), spec, values)
 
 
-def _rows(base: Bytes, spec: TensorSpec, record: Rows, array: Levels, context: Context) -> Bytes:
+def _rows(base: Bytes, spec: TensorSpec, record: Rows, array: Levels) -> Bytes:
     chosen = list(record.rows)
     values = np.zeros((spec.shape[0], spec.elements // max(spec.shape[0], 1)))
     values[chosen] = array.values.reshape(len(chosen), values.shape[1])
@@ -164,7 +160,7 @@ def _rows(base: Bytes, spec: TensorSpec, record: Rows, array: Levels, context: C
         pruned[chosen] = False
         base = base.copy()
         base.reshape(spec.shape[0], -1)[pruned] = 0
-    return _added(base, spec, values, context)
+    return _added(base, spec, values)
 
 
 def _factors(number: int, record: Factors, arrays: tuple[Levels, ...], context: Context) -> Bytes:
@@ -180,7 +176,7 @@ def _factors(number: int, record: Factors, arrays: tuple[Levels, ...], context: 
             right_signs(context.seed, number, part, columns, record.augmented),
         )  # fmt: skip
         old = None if record.mapping else data.reshape(record.parts, -1)[part]
-        results.append(_core.merge(old, core_dtype(spec.dtype), left, right, context.threads))
+        results.append(_core.merge(old, core_dtype(spec.dtype), left, right))
     return np.concatenate(results)
 
 

@@ -99,7 +99,7 @@ def prepare(
     chosen = _reparametrizations(model, method, Selection(targets, exclude, ranks), base, seed)
     required = [(p, p.requires_grad) for p in model.parameters()]
     handles = [
-        module.register_forward_pre_hook(lambda module, _: module.eval())
+        module.register_forward_pre_hook(_freeze)
         for _, module in norms_of(model)
         if statistics == "freeze"
     ]
@@ -268,6 +268,11 @@ def _unit(spot: Spot) -> float:
         for p in spot.module.parameters(recurse=False)
     ]
     return max(*around, 1e-12, 0.0) / math.sqrt(_WEIGHTS_OF_A_VECTOR)
+
+
+def _freeze(module: nn.Module, _: tuple[torch.Tensor, ...]) -> None:
+    """Before each pass: a batch norm computes with its statistics, whatever ``train()`` said."""
+    module.eval()
 
 
 def _check_plain(model: nn.Module) -> None:

@@ -1,0 +1,11 @@
+#include "limosa/linalg.hpp"
+
+namespace limosa {
+namespace {
+#include "linalg_loops.hpp"
+}  // namespace
+
+extern const LinalgKernels kLinalgAvx2;
+const LinalgKernels kLinalgAvx2 = {"avx2", dot, subtract, add, rotate};
+
+}  // namespace limosa
