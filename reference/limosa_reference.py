@@ -21,7 +21,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -1580,6 +1580,493 @@ MAX_LAYERS = 16
 
 
 # ---------------------------------------------------------------------------------------------
+# 8. Refinements
+
+REFINEMENT_MAGIC = b"\x89LMSR\r\n\x1a"
+REFINED = ("F64", "F32", "F16", "BF16")
+ARRAY_KINDS = range(6)
+VECTOR, SPECTRUM, LEFT, RIGHT, CORE, MATRIX = ARRAY_KINDS
+
+Matrix = list[list[float]]
+
+
+@dataclass
+class Array:
+    """An array of a record: its kind, its step and, later, its values."""
+
+    kind: int
+    size: int
+    step: float = 0.0
+    values: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Change:
+    """A record: how tensor `number` follows from the base."""
+
+    number: int
+    method: int
+    fields: dict
+    arrays: list[Array]
+
+
+def decode_refinement(data: bytes, base: State | None, limits: Limits | None = None) -> State:
+    """The new state. `base` is checked before anything else is read."""
+    limits = limits or Limits()
+    source = Cursor(data, "file")
+    if source.take(8) != REFINEMENT_MAGIC:
+        raise CorruptError("not a refinement")
+    if source.uint(1) != 0:
+        raise UnsupportedError("file, byte 8: an unknown version")
+    body = Cursor(read_section(source, limits), "refinement")
+    if source.left():
+        raise CorruptError("bytes follow the refinement")
+    wanted, promised, seed = body.take(32), body.take(32), body.varint()
+    check_base(wanted, base)
+    tensors = sorted(base.tensors, key=lambda tensor: tensor.name.encode())
+    changes = read_changes(body, tensors, limits)
+    new = {c.number: rebuilt(c, tensors, seed) for c in changes if c.method != 0}
+    for change in changes:
+        if change.method == 0:
+            other = change.fields["other"]
+            new[change.number] = new.get(other, tensors[other].data)
+    numbers = {tensor.name: number for number, tensor in enumerate(tensors)}
+    made = []
+    for tensor in base.tensors:
+        number = numbers[tensor.name]
+        made.append(replace(tensor, data=new.get(number, tensor.data), digest=b""))
+    return proved(State(made, base.sources, wanted, digest=promised))
+
+
+def proved(state: State) -> State:
+    """The state, if its digest is the promised one."""
+    if blake3 is not None:
+        whole = blake3()
+        for tensor in sorted(state.tensors, key=lambda tensor: tensor.name.encode()):
+            name = tensor.name.encode()
+            whole.update(struct.pack("<I", len(name)) + name + tensor_digest(tensor))
+        if whole.digest() != state.digest:
+            raise ChecksumError("the new state is not what was promised")
+        state.checked = True
+    return state
+
+
+def read_changes(body: Cursor, tensors: list[Tensor], limits: Limits) -> list[Change]:
+    """The records with the values of their arrays."""
+    count, number, changes = body.varint(), -1, []
+    if count > limits.max_tensors:
+        raise LimitError("too many records")
+    if 2 * count > body.left():
+        raise TruncatedError("more records than bytes")
+    for _ in range(count):
+        number += body.varint() + 1
+        if number >= len(tensors):
+            raise CorruptError("no such tensor")
+        changes.append(read_record(body, number, tensors[number]))
+    check_ties(changes, tensors)
+    if sum(array.size for change in changes for array in change.arrays) > limits.max_elements:
+        raise LimitError("too many levels")
+    for kind in ARRAY_KINDS:
+        arrays = [a for c in changes for a in c.arrays if a.kind == kind and a.step]
+        total = sum(array.size for array in arrays)
+        levels = adaptive_levels(body, Grid(total, 1, 0), False) if total else []
+        at = 0
+        for array in arrays:
+            array.values = [level * array.step for level in levels[at : at + array.size]]
+            at += array.size
+    if body.left():
+        raise CorruptError("bytes follow the levels")
+    for change in changes:
+        for array in change.arrays:
+            array.values = array.values or [0.0] * array.size
+    return changes
+
+
+def check_ties(changes: list[Change], tensors: list[Tensor]) -> None:
+    """A tied tensor follows one of equal shape that is not tied itself."""
+    tied = {change.number for change in changes if change.method == 0}
+    for change in changes:
+        if change.method == 0:
+            other = change.fields["other"]
+            if other in tied or other >= len(tensors):
+                raise CorruptError("a tie to a tied tensor, or to none")
+            one, two = tensors[change.number], tensors[other]
+            if (one.unit.name, one.shape) != (two.unit.name, two.shape):
+                raise CorruptError("a tie of tensors that differ")
+
+
+# 8.1 Methods
+
+
+def read_record(body: Cursor, number: int, tensor: Tensor) -> Change:
+    """A record without the values of its arrays."""
+    method = body.uint(1)
+    if method not in READERS:
+        raise CorruptError("unknown method")
+    if method in (1, 2, 3, 5) and tensor.unit.name not in REFINED:
+        raise CorruptError("a dtype that this method does not take")
+    fields, arrays = READERS[method](body, tensor)
+    for array in arrays:
+        code = body.uint(2)
+        if code >= 0xFF00:
+            raise CorruptError("a step that is not finite")
+        (array.step,) = struct.unpack("<f", struct.pack("<I", code << 15))
+    return Change(number, method, fields, arrays)
+
+
+def elements_of(tensor: Tensor) -> int:
+    """Elements of a tensor."""
+    return math.prod(tensor.shape)
+
+
+def element_kind(tensor: Tensor) -> int:
+    """0 or 5."""
+    return MATRIX if len(tensor.shape) > 1 else VECTOR
+
+
+def read_tie(body: Cursor, tensor: Tensor):
+    """Method 0."""
+    return {"other": body.varint()}, []
+
+
+def read_difference(body: Cursor, tensor: Tensor):
+    """Method 1."""
+    return {"scale": body.varint()}, [Array(element_kind(tensor), elements_of(tensor))]
+
+
+def read_masked(body: Cursor, tensor: Tensor):
+    """Method 2."""
+    threshold, count = body.varint(), body.varint()
+    if threshold > 2**32 or count > elements_of(tensor):
+        raise CorruptError("an impossible mask")
+    return {"threshold": threshold, "count": count}, [Array(element_kind(tensor), count)]
+
+
+def read_rows(body: Cursor, tensor: Tensor):
+    """Method 3."""
+    zero, count = body.uint(1), body.varint()
+    if zero > 1 or not tensor.shape or count > min(tensor.shape[0], body.left()):
+        raise CorruptError("impossible rows")
+    rows, last = [], -1
+    for _ in range(count):
+        last += body.varint() + 1
+        rows.append(last)
+    if last >= tensor.shape[0]:
+        raise CorruptError("no such row")
+    size = count * (elements_of(tensor) // max(tensor.shape[0], 1))
+    return {"zero": zero, "rows": rows}, [Array(element_kind(tensor), size)]
+
+
+def read_integers(body: Cursor, tensor: Tensor):
+    """Method 4."""
+    if tensor.unit.name[0] not in "IU" or elements_of(tensor) > body.left():
+        raise CorruptError("impossible integers")
+    return {"added": [unzigzag(body.varint()) for _ in range(elements_of(tensor))]}, []
+
+
+def read_factors(body: Cursor, tensor: Tensor):
+    """Method 5."""
+    flags, p, n, r = body.uint(1), body.varint(), body.varint(), body.varint()
+    rows = tensor.shape[0] if tensor.shape else 0
+    if flags > 7 or not 0 < p <= rows or rows % p:
+        raise CorruptError("impossible factors")
+    o, i = rows // p, elements_of(tensor) // rows
+    spectrum, learned, mapping = flags & 1, flags & 2, flags & 4
+    if max(n, r) > min(o, i) or (mapping and (spectrum or n)):
+        raise CorruptError("impossible factors")
+    each = [
+        *([(SPECTRUM, min(o, i))] if spectrum else []),
+        *([(LEFT, o * n)] if n else []),
+        *([(RIGHT, n * i)] if n and learned else []),
+        *([(CORE, r * r)] if r and not mapping else []),
+        *([(LEFT, o * r)] if r and mapping else []),
+        *([(RIGHT, r * i)] if r and mapping and learned else []),
+    ]
+    fields = {"flags": flags, "p": p, "n": n, "r": r, "o": o, "i": i}
+    return fields, [Array(kind, size) for kind, size in each * p]
+
+
+def read_exact(body: Cursor, tensor: Tensor):
+    """Method 6."""
+    return {"data": body.take(len(tensor.data))}, []
+
+
+READERS = {
+    0: read_tie, 1: read_difference, 2: read_masked, 3: read_rows, 4: read_integers,
+    5: read_factors, 6: read_exact,
+}  # fmt: skip
+
+
+def rebuilt(change: Change, tensors: list[Tensor], seed: int) -> bytes:
+    """The new bytes of a tensor that is not tied."""
+    tensor, fields = tensors[change.number], change.fields
+    if change.method == 6:
+        return fields["data"]
+    if change.method == 4:
+        width = tensor.unit.width
+        units = unpack(tensor.data, tensor.unit)
+        moved = [(u + a) % 2**width for u, a in zip(units, fields["added"], strict=True)]
+        return pack(moved, tensor.unit)
+    if change.method == 5:
+        return rebuilt_of_factors(change, tensor, seed)
+    values, data = change.arrays[0].values, tensor.data
+    if change.method == 1:
+        scales = scales_of(fields["scale"], change.number, tensors)
+        addends = [v * s for v, s in zip(values, scales, strict=True)]
+        return add_to_units(data, addends if fields["scale"] else values, tensor.unit)
+    if change.method == 2:
+        words = philox_words(seed, (change.number, 0), elements_of(tensor))
+        chosen = [e for e, word in enumerate(words) if word < fields["threshold"]]
+        if len(chosen) != fields["count"]:
+            raise CorruptError("the mask has another number of elements")
+        addends = [0.0] * elements_of(tensor)
+        for e, value in zip(chosen, values, strict=True):
+            addends[e] = value
+        return add_to_units(data, addends, tensor.unit)
+    row = elements_of(tensor) // max(tensor.shape[0], 1)
+    width = tensor.unit.width // 8
+    addends, units = [0.0] * elements_of(tensor), bytearray(data)
+    for number in range(tensor.shape[0]):
+        if number in fields["rows"]:
+            at = fields["rows"].index(number) * row
+            addends[number * row : (number + 1) * row] = values[at : at + row]
+        elif fields["zero"]:
+            units[number * row * width : (number + 1) * row * width] = bytes(row * width)
+    return add_to_units(bytes(units), addends, tensor.unit)
+
+
+def scales_of(s: int, number: int, tensors: list[Tensor]) -> list[float]:
+    """What the elements of a difference are multiplied by."""
+    if s == 0:
+        return [1.0] * elements_of(tensors[number])
+    other = number if s == 1 else s - 2
+    if other >= len(tensors) or tensors[other].shape != tensors[number].shape:
+        raise CorruptError("a scale that does not fit")
+    if tensors[other].unit.name not in REFINED:
+        raise CorruptError("a scale that is no float")
+    sizes = [abs(value) for value in floats_of(tensors[other])]
+    return sizes if s == 1 else [math.sqrt(size) for size in sizes]
+
+
+# 8.3 Random numbers
+
+
+def philox_block(counter: Sequence[int], key: Sequence[int]) -> list[int]:
+    """Four words."""
+    c, (k0, k1) = list(counter), key
+    for number in range(10):
+        if number:
+            k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+        h0, l0 = divmod(0xD2511F53 * c[0], 2**32)
+        h1, l1 = divmod(0xCD9E8D57 * c[2], 2**32)
+        c = [h1 ^ c[1] ^ k0, l1, h0 ^ c[3] ^ k1, l0]
+    return c
+
+
+def philox_words(seed: int, stream: tuple[int, int], count: int) -> list[int]:
+    """The first words of a stream."""
+    words: list[int] = []
+    for block in range(-(-count // 4)):
+        words += philox_block((block, 0, *stream), (seed % 2**32, seed >> 32))
+    return words[:count]
+
+
+# 8.4 Arithmetic
+
+
+def floats_of(tensor: Tensor) -> list[float]:
+    """The values of a float tensor."""
+    E, M = tensor.unit.exponent, tensor.unit.mantissa
+    return [to_float(unit, E, M) for unit in unpack(tensor.data, tensor.unit)]
+
+
+def add_to_units(data: bytes, addends: Sequence[float], unit: Dtype) -> bytes:
+    """Units with addends, rounded once."""
+    E, M = unit.exponent, unit.mantissa
+    units = unpack(data, unit)
+    for e, addend in enumerate(addends):
+        old = to_float(units[e], E, M)
+        if addend != 0 and math.isfinite(old):
+            units[e] = to_unit(old + addend, E, M)
+    return pack(units, unit)
+
+
+def rebuilt_of_factors(change: Change, tensor: Tensor, seed: int) -> bytes:
+    """Method 5: each matrix of the stack in turn."""
+    f = change.fields
+    o, i, p = f["o"], f["i"], f["p"]
+    each = len(change.arrays) // p
+    values = [v if math.isfinite(v) else 0.0 for v in floats_of(tensor)]
+    size = o * i * tensor.unit.width // 8
+    parts = []
+    for q in range(p):
+        matrix = rows_of_list(values[q * o * i : (q + 1) * o * i], i)
+        arrays = change.arrays[q * each : (q + 1) * each]
+        a, b = factor_pair(f, matrix, arrays, seed, (change.number, q))
+        addends = [total for row in product(a, b, i) for total in row]
+        old = bytes(size) if f["flags"] & 4 else tensor.data[q * size : (q + 1) * size]
+        parts.append(add_to_units(old, addends, tensor.unit))
+    return b"".join(parts)
+
+
+def factor_pair(
+    f: dict, matrix: Matrix, arrays: list[Array], seed: int, stream: tuple[int, int]
+) -> tuple[Matrix, Matrix]:
+    """A, of o rows, and B, of i columns."""
+    o, i, n, r = f["o"], f["i"], f["n"], f["r"]
+    spectrum, learned, mapping = f["flags"] & 1, f["flags"] & 2, f["flags"] & 4
+    rest = iter(arrays)
+    a: Matrix = [[] for _ in range(o)]
+    b: Matrix = []
+    u, s, vt = svd(matrix) if mapping or spectrum or r else ([], [], [])
+    if spectrum:
+        ds = next(rest).values
+        for k, row in enumerate(a):
+            row += [x * y for x, y in zip(u[k], ds, strict=True)]
+        b += vt
+    if n:
+        left = rows_of_list(next(rest).values, n)
+        for k, row in enumerate(a):
+            row += left[k]
+        scale = 2.0 ** -((i - 1).bit_length() // 2)
+        words = philox_words(seed, stream, n * i)
+        drawn = [scale if word & 1 else -scale for word in words]
+        if learned:
+            drawn = [x + y for x, y in zip(drawn, next(rest).values, strict=True)]
+        b += rows_of_list(drawn, i)
+    if r:
+        first = [row[:r] for row in u]
+        right = [list(row) for row in vt[:r]]
+        if mapping:
+            moved = rows_of_list(next(rest).values, r)
+            first = [[first[k][j] * s[j] + moved[k][j] for j in range(r)] for k in range(o)]
+            if learned:
+                turned = rows_of_list(next(rest).values, i)
+                right = [
+                    [x + y for x, y in zip(one, two, strict=True)]
+                    for one, two in zip(right, turned, strict=True)
+                ]
+        else:
+            first = product(first, rows_of_list(next(rest).values, r), r)
+        for k, row in enumerate(a):
+            row += first[k]
+        b += right
+    return a, b
+
+
+def rows_of_list(values: Sequence[float], columns: int) -> Matrix:
+    """A matrix from its values."""
+    return [list(values[at : at + columns]) for at in range(0, len(values), columns)]
+
+
+def product(a: Matrix, b: Matrix, columns: int) -> Matrix:
+    """A product of matrices; each sum in ascending order."""
+    result = []
+    for row in a:
+        sums = [0.0] * columns
+        for x, other in zip(row, b, strict=True):
+            sums = [total + x * y for total, y in zip(sums, other, strict=True)]
+        result.append(sums)
+    return result
+
+
+# 8.5 Singular value decomposition
+
+
+def dot(a: Sequence[float], b: Sequence[float]) -> float:
+    """A sum in eight lanes."""
+    lane = [0.0] * 8
+    for e, (x, y) in enumerate(zip(a, b, strict=True)):
+        lane[e % 8] += x * y
+    even = (lane[0] + lane[4]) + (lane[2] + lane[6])
+    return even + ((lane[1] + lane[5]) + (lane[3] + lane[7]))
+
+
+def svd(matrix: Matrix) -> tuple[Matrix, list[float], Matrix]:
+    """U, the values, and V^T."""
+    o, i = len(matrix), len(matrix[0])
+    largest = max(abs(value) for row in matrix for value in row)
+    x = math.frexp(largest)[1] - 1 if largest else 0
+    b = [[math.ldexp(value, -x) for value in row] for row in matrix]
+    if o > i:
+        b = [list(column) for column in zip(*b, strict=True)]
+    left, s, right = decompose(b)
+    if o > i:
+        left, right = right, left
+    for k, row in enumerate(right):
+        magnitudes = [abs(value) for value in row]
+        if row[magnitudes.index(max(magnitudes))] < 0:
+            right[k] = [-value for value in row]
+            left[k] = [-value for value in left[k]]
+    u = [list(column) for column in zip(*left, strict=True)]
+    return u, [math.ldexp(value, x) for value in s], right
+
+
+def decompose(b: Matrix) -> tuple[Matrix, list[float], Matrix]:
+    """Of m rows of n, m <= n: left vectors, values, right vectors; a vector a row."""
+    m = len(b)
+    x = rotated(triangle(b))
+    values = [math.sqrt(dot(row, row)) for row in x]
+    order = sorted(range(m), key=lambda p: (-values[p], p))
+    left, s, right = [], [], []
+    for p in order:
+        value = values[p]
+        null = value < values[order[0]] * 2.0**-40 or value == 0
+        s.append(0.0 if null else value)
+        left.append([0.0] * m if null else [y / value for y in x[p]])
+        sums = [0.0] * len(b[0])
+        for y, row in zip(left[-1], b, strict=True):
+            sums = [total + y * z for total, z in zip(sums, row, strict=True)]
+        right.append([0.0] * len(sums) if null else [total / value for total in sums])
+    return left, s, right
+
+
+def triangle(b: Matrix) -> Matrix:
+    """r."""
+    m, w = len(b), [list(row) for row in b]
+    r = [[0.0] * m for _ in range(m)]
+    beta: list[float] = []
+    for k in range(m):
+        for j in range(k):
+            if beta[j]:
+                t = dot(w[j][j:], w[k][j:]) * beta[j]
+                w[k][j:] = [y - t * v for y, v in zip(w[k][j:], w[j][j:], strict=True)]
+            r[j][k] = w[k][j]
+        g = dot(w[k][k:], w[k][k:])
+        d = 0.0
+        if g:
+            d = -math.sqrt(g) if w[k][k] > 0 else math.sqrt(g)
+        beta.append(1 / (g - w[k][k] * d) if g else 0.0)
+        r[k][k] = d
+        w[k][k] -= d
+    return r
+
+
+def rotated(x: Matrix) -> Matrix:
+    """Rows that are orthogonal to each other."""
+    m, moved, sweep = len(x), True, 0
+    while moved and sweep < 40:
+        moved, sweep = False, sweep + 1
+        q = [dot(row, row) for row in x]
+        for p in range(m - 1):
+            for c in range(p + 1, m):
+                g = dot(x[p], x[c])
+                if not abs(g) > 2.0**-46 * math.sqrt(q[p] * q[c]):
+                    continue
+                moved = True
+                z = (q[c] - q[p]) / (2 * g)
+                t = 1 / (abs(z) + math.sqrt(1 + z * z))
+                t = -t if z < 0 else t
+                k = 1 / math.sqrt(1 + t * t)
+                turn = k * t
+                pairs = list(zip(x[p], x[c], strict=True))
+                x[p] = [k * y - turn * z for y, z in pairs]
+                x[c] = [turn * y + k * z for y, z in pairs]
+                q[p], q[c] = max(0.0, q[p] - t * g), q[c] + t * g
+    return x
+
+
+# ---------------------------------------------------------------------------------------------
 # The command
 
 
@@ -1634,7 +2121,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = options.file.read_bytes()
         base = read_base(options.base) if options.base else None
         is_set = data.startswith(SET_MAGIC)
-        states = decode_set(data, base) if is_set else {"": decode(data, base)}
+        if data.startswith(REFINEMENT_MAGIC):
+            states = {"": decode_refinement(data, base)}
+        else:
+            states = decode_set(data, base) if is_set else {"": decode(data, base)}
     except ReferenceError as error:
         print(f"{error.kind}: {error}", file=sys.stderr)
         return 3 if isinstance(error, BaseMismatchError) else 1

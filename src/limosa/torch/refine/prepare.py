@@ -98,6 +98,7 @@ def prepare(
     base = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     chosen = _reparametrizations(model, method, Selection(targets, exclude, ranks), base, seed)
     required = [(p, p.requires_grad) for p in model.parameters()]
+    orders = [(module, list(module._parameters)) for module in model.modules()]
     handles = [
         module.register_forward_pre_hook(_freeze)
         for _, module in norms_of(model)
@@ -106,6 +107,8 @@ def prepare(
 
     def undo() -> None:
         remove(model)
+        for module, names in orders:  # taking a parametrization off puts its tensor last
+            module._parameters = {name: module._parameters[name] for name in names}
         for handle in handles:
             handle.remove()
         for parameter, wanted in required:
