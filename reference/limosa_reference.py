@@ -1772,7 +1772,7 @@ def read_factors(body: Cursor, tensor: Tensor):
         raise CorruptError("impossible factors")
     o, i = rows // p, elements_of(tensor) // rows
     spectrum, learned, mapping = flags & 1, flags & 2, flags & 4
-    if max(n, r) > min(o, i) or (mapping and (spectrum or n)):
+    if not i or max(n, r) > min(o, i) or (mapping and (spectrum or n)):
         raise CorruptError("impossible factors")
     each = [
         *([(SPECTRUM, min(o, i))] if spectrum else []),

@@ -56,9 +56,11 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     """Bit for bit, names and order of names included."""
     return list(one) == list(two) and all(
         one[name].dtype == two[name].dtype
-        and one[name].contiguous().reshape(-1).view(torch.uint8).equal(
-            two[name].contiguous().reshape(-1).view(torch.uint8)
-        )
+        and one[name]
+        .contiguous()
+        .reshape(-1)
+        .view(torch.uint8)
+        .equal(two[name].contiguous().reshape(-1).view(torch.uint8))
         for name in one
     )
 

@@ -1,1 +1,1 @@
-"""The experiments of the second paper: updates learned to be small, against parameters and bytes."""
+"""The experiments of the second paper: updates learned to be small, in parameters and bytes."""

@@ -159,7 +159,7 @@ def _rows(base: Bytes, spec: TensorSpec, record: Rows, array: Levels) -> Bytes:
         pruned = np.ones(spec.shape[0], bool)
         pruned[chosen] = False
         base = base.copy()
-        base.reshape(spec.shape[0], -1)[pruned] = 0
+        base.reshape(spec.shape[0], base.size // max(spec.shape[0], 1))[pruned] = 0
     return _added(base, spec, values)
 
 

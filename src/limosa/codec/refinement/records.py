@@ -243,6 +243,7 @@ class Factors:
             cursor, 0 < parts <= rows and rows % parts == 0, "parts", parts, f"a divisor of {rows}"
         )
         least = min(found.matrix(spec))
+        _check(cursor, least > 0, "matrix without columns", spec.shape, "columns")
         _check(cursor, max(augmented, rank) <= least, "rank", max(augmented, rank), f"{least}")
         alone = not (found.mapping and (found.spectrum or augmented))
         _check(cursor, alone, "factors beside a mapping", flags, "none")

@@ -33,6 +33,8 @@ from limosa.torch.refine.size import reach_bytes
 # Of what is not quantized in the loop, where the caller does not say.
 DEFAULT_STEP = 0.25
 _STATISTICS_SHARE = 0.25
+# Bytes by which deflate may differ with the digest, which is not known while sizes are compared.
+_DEFLATE_MARGIN = 3
 
 
 class Session:
@@ -104,7 +106,9 @@ class Session:
         wanted = target_bytes or (self.rate.target_bytes if self.rate else None)
         if wanted is not None:
             share = reach_bytes(
-                lambda x: packed_size(self.base, self._changes(x), seed=self._seed), share, wanted
+                lambda x: packed_size(self.base, self._changes(x), seed=self._seed),
+                share,
+                wanted - _DEFLATE_MARGIN,
             )
         return write_refinement(self.base, self._changes(share), seed=self._seed)
 
