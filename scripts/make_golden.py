@@ -38,8 +38,18 @@ def main() -> None:
 
         for name, files, expected in encoder_cases():
             write(folders[0] / name, files, expected)
+        write_refinements(*folders)
     total = sum(file.stat().st_size for folder in folders for file in folder.rglob("*.*"))
     print(f"{total:,} bytes")
+
+
+def write_refinements(golden: Path, errors: Path) -> None:
+    from refinements_made import refinement_cases, refinement_error_cases
+
+    for name, files, expected in refinement_cases():
+        write(golden / name, files, expected)
+    for name, files, expected in refinement_error_cases():
+        write(errors / name, files, expected)
 
 
 def expected_of(case: Case) -> dict:

@@ -12,9 +12,10 @@ import pytest
 from blake3 import blake3
 
 from limosa import LimosaError
-from limosa.codec.constants import SET_MAGIC
+from limosa.codec.constants import REFINEMENT_MAGIC, SET_MAGIC
 from limosa.codec.decoder import Reader
 from limosa.codec.layers import open_layer
+from limosa.codec.opening import open_model
 from limosa.codec.set_reader import SetReader
 
 HERE = Path(__file__).parent
@@ -42,7 +43,10 @@ def by_reference(data: bytes, base: bytes | None) -> dict:
     if data.startswith(reference.SET_MAGIC):
         states = reference.decode_set(data)
         return {"models": {name: rows_of(state) for name, state in states.items()}}
-    return {"tensors": rows_of(reference.decode(data, base and reference.decode(base)))}
+    held = base and reference.decode(base)
+    if data.startswith(REFINEMENT_MAGIC):
+        return {"tensors": rows_of(reference.decode_refinement(data, held or None))}
+    return {"tensors": rows_of(reference.decode(data, held))}
 
 
 def rows_of(state) -> list[dict]:
@@ -61,6 +65,9 @@ def by_limosa(
         models = SetReader(data)
         return {"models": {name: rows_by(models.open(name, verify=True)) for name in models.names}}
     held = None if base is None else Reader(base).as_base()
+    if data.startswith(REFINEMENT_MAGIC):
+        # limosa reads a refinement from a pipe whole.
+        return {"tensors": rows_by(open_model(data, base=held))}
     if piped:  # a pipe does not tell how many layers are to come
         return {"tensors": rows_by(open_layer(io.BytesIO(data), layers, base=held, verify=True))}
     return {"tensors": rows_by(open_layer(data, base=held, verify=True))}
