@@ -13,7 +13,8 @@ import pytest
 from limosa.demo import models
 
 LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")
-PROGRAMS = ["README.md", "docs/guide/lossy.md"]
+COMMANDS = ["README.md", "docs/guide/lossy.md"]
+PROGRAMS = [*COMMANDS, "docs/guide/updates.md"]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs"]
 
 
@@ -40,7 +41,7 @@ def test_python_examples(
     assert runner.failures == 0
 
 
-@pytest.mark.parametrize("page", PROGRAMS)
+@pytest.mark.parametrize("page", COMMANDS)
 def test_command_lines(page: str, repository: Path, tmp_path: Path):
     for version, model in enumerate(models(), start=1):
         shutil.copy(model, tmp_path / f"v{version}.safetensors")

@@ -135,3 +135,11 @@ def test_effort_1_loses_nothing(tmp_path: Path):
         run("compress", V1, "-o", file, "--effort", effort)
         run("decompress", file, "-o", tmp_path / "out.safetensors")
         assert (tmp_path / "out.safetensors").read_bytes() == Path(V1).read_bytes()
+
+
+def test_steps_by_row(tmp_path: Path):
+    auto = run("compress", V1, "-o", tmp_path / "auto", "--step", "0.02", "--by-row", "auto")
+    own = run("compress", V1, "-o", tmp_path / "own", "--step", "0.2", "--by-row", "yes")
+    assert (auto.exit_code, own.exit_code) == (0, 0)
+    run("decompress", tmp_path / "auto", "-o", tmp_path / "back.safetensors")
+    run("compress", V1, "-o", tmp_path / "x", "--bits", "4", "--by-row", "auto", status=2)

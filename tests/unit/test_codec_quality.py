@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -129,6 +131,55 @@ def test_each_row_may_have_a_step_of_its_own():
     assert max(ratios) - min(ratios) < 3
     one = limosa.load(limosa.save(model, quality=Step(0.2 * float(model["w"].std()))))["w"]
     assert snr(model["w"][0], one[0]) < min(ratios) - 10
+
+
+def cost(array: np.ndarray, quality: Step, size: float) -> float:
+    """Squared error plus the worth of the bits; see limosa.codec.steps_by_cost."""
+    coded = limosa.save({"w": array}, quality=quality)
+    error = limosa.load(coded)["w"].astype(np.float64) - array
+    text = len(str(quality))
+    return float((error**2).sum()) + math.log(2) / 6 * size**2 * 8 * (len(coded) - text)
+
+
+SCALED = 2.0 ** -(np.arange(256) % 4)[:, None]
+STEPPED = {
+    "one scale": np.random.default_rng(0).normal(size=(256, 256)),
+    "scales": np.random.default_rng(1).normal(size=(256, 256)) * SCALED,
+    "signs of rows": np.random.default_rng(2).choice([-1, 1], size=(256, 256)) * SCALED,
+    "ternary rows": np.random.default_rng(3).integers(-1, 2, size=(256, 256)) * SCALED,
+}
+
+
+@pytest.mark.parametrize("effort", [1, 5])
+@pytest.mark.parametrize("share", [0.02, 0.25, 0.5])
+@pytest.mark.parametrize("name", STEPPED)
+def test_steps_by_row_are_taken_where_they_cost_less(name: str, share: float, effort: int):
+    array = STEPPED[name].astype(np.float32)
+    size = share * float(np.sqrt(np.mean(array.astype(np.float64) ** 2)))
+    shared = cost(array, Step(size, effort), size)
+    rows = cost(array, Step(share, effort, by_row=True), size)
+    chosen = cost(array, Step(size, effort, by_row="auto"), size)
+    # The rows' own step is rounded to 12 bits from another number: nearly that of `rows`.
+    assert chosen < 1.01 * min(shared, rows)
+    if name == "signs of rows" and share == 0.25:
+        assert rows < 0.8 * shared  # rows that were quantized each with a scale of its own
+    if name == "one scale":
+        assert chosen == pytest.approx(shared, rel=2e-3)
+
+
+def test_steps_by_cost_of_an_update_and_on_any_number_of_threads():
+    array = STEPPED["signs of rows"].astype(np.float32)
+    base = {"w": np.random.default_rng(5).normal(size=array.shape).astype(np.float32)}
+    new = {"w": base["w"] + array, "v": array}
+    quality = Step(0.15, 1, by_row="auto")
+    coded = [limosa.save(new, base=base, quality=quality, threads=t) for t in (1, 3)]
+    assert coded[0] == coded[1]
+    shared = limosa.save(new, base=base, quality=Step(0.15, 1))
+    assert abs(limosa.load(coded[0], base=base, verify=True)["v"] - array).max() < 0.15
+    text = len(" by_row=auto")
+    assert len(coded[0]) - text < len(shared)
+    with pytest.raises(ConfigError, match="by_row"):
+        Step(0.1, by_row="yes")
 
 
 def test_the_trellis_beats_rounding_and_adaptive_contexts_beat_the_trellis():

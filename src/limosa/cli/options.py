@@ -106,6 +106,13 @@ _QUALITY_OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--snr", type=float, metavar="DB", help="Reach this signal-to-noise ratio."),
     click.option("--step", type=float, metavar="X", help="Quantize with levels X apart."),
     click.option(
+        "--by-row",
+        type=click.Choice(["yes", "auto"]),
+        default=None,
+        help="With --step: yes takes X as a share of each row's size; auto gives a tensor steps "
+        "by row where that costs less.",
+    ),
+    click.option(
         "--max-error",
         metavar="E",
         help="Change no element by more than E, or than E% of itself.",
@@ -158,14 +165,17 @@ def quality(chosen: dict[str, Any]) -> Quality:
     """What the quality options ask for; they are taken out of *chosen*."""
     values: dict[str, Any] = {kind: chosen.pop(kind) for kind in _KINDS}
     given = [kind for kind in _KINDS if values[kind] not in (None, False)]
-    coder, effort = chosen.pop("coder"), chosen.pop("effort")
+    coder, effort, by_row = (chosen.pop(name) for name in ("coder", "effort", "by_row"))
     patterns: dict[str, Any] = {"keep": chosen.pop("keep"), "lossy": chosen.pop("lossy")}
+    if by_row is not None and values["step"] is None:
+        raise click.UsageError("--by-row needs --step.")
     if len(given) > 1:
         flags = " and ".join("--" + kind.replace("_", "-") for kind in given)
         raise click.UsageError(f"{flags} exclude each other.")
     kind = given[0] if given else "lossless"
     _check_companions(kind, coder, effort, any(patterns.values()))
-    return _make_quality(kind, values.get(kind), coder, int(effort or 5), patterns)
+    rows = {} if by_row is None else {"by_row": True if by_row == "yes" else by_row}
+    return _make_quality(kind, values.get(kind), coder, int(effort or 5), {**patterns, **rows})
 
 
 def layer_qualities(text: str, chosen: dict[str, Any]) -> list[Quality]:

@@ -17,8 +17,9 @@ from limosa.codec.constants import (
     core_dtype,
 )
 from limosa.codec.lzma_decimal import encode_payload
-from limosa.codec.quality import Lossy, MaxError, Quality
+from limosa.codec.quality import Lossy, MaxError, Quality, Step
 from limosa.codec.quantize import Treatment, row_units, treat
+from limosa.codec.steps_by_cost import with_cheaper_rows
 from limosa.errors import CorruptError
 from limosa.tensors import Bytes, TensorSpec
 
@@ -40,8 +41,8 @@ def encode_lossy(
         ]
         return np.concatenate(lengths)
     treated = [
-        treat(spec, data, base, quality) if isinstance(quality, Lossy) else Treatment(data)
-        for (spec, data), base in zip(run, bases, strict=True)
+        _treated(pair, base, quality) if isinstance(quality, Lossy) else Treatment(pair[1])
+        for pair, base in zip(run, bases, strict=True)
     ]
     return _core.encode_tensors(
         [treatment.data for treatment in treated],
@@ -53,6 +54,17 @@ def encode_lossy(
         columns=[row_units(spec) for spec, _ in run],
         out=out,
     )
+
+
+def _treated(pair: _Pair, base: Bytes | None, quality: Lossy) -> Treatment:
+    spec, data = pair
+    treatment = treat(spec, data, base, quality)
+    if not isinstance(quality, Step) or quality.by_row != "auto":
+        return treatment
+    if treatment.levels is None or quality.keeps(spec):
+        return treatment
+    levels = with_cheaper_rows(spec, data, base, treatment.levels, quality)
+    return treatment._replace(levels=levels)
 
 
 class Loss:

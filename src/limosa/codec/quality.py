@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from limosa.codec.config import Digits, Lossless, check_effort
 from limosa.errors import ConfigError
@@ -79,8 +80,10 @@ class Step(Lossy):
             (dependent quantization) and the bits that they cost; 9 also codes them with adaptive
             contexts, whose decoder is some twenty times slower.
         by_tensor: other sizes, by the names of tensors.
-        by_row: *size* is a share of the root mean square of each row (output channel) in place of
-            a distance; each row gets a step of its own.
+        by_row: if true, *size* is a share of the root mean square of each row (output channel) in
+            place of a distance; each row gets a step of its own. ``"auto"``: *size* is a distance,
+            and each tensor gets the shared step or one for each row, whichever costs less in
+            squared error and bits together; takes three times as long to encode.
         rounded: the weights are multiples of their sizes already, as calibrated rounding leaves
             them, and stay what they are.
 
@@ -94,13 +97,17 @@ class Step(Lossy):
     size: float
     effort: int = 5
     by_tensor: Mapping[str, float] = field(default_factory=dict)
-    by_row: bool = False
+    by_row: bool | Literal["auto"] = False
     rounded: bool = False
 
     def __post_init__(self) -> None:
         for where, size in {"Step": self.size, **self.by_tensor}.items():
             check_positive(where, size)
         check_effort("Step", self.effort, EFFORTS)
+        if self.by_row not in (True, False, "auto"):
+            raise ConfigError(
+                "bad choice", where="by_row", found=repr(self.by_row), allowed="True, False, 'auto'"
+            )
 
     def size_of(self, name: str) -> float:
         """The distance of two levels of the tensor *name*."""

@@ -83,7 +83,7 @@ def _step_levels(spec: TensorSpec, quality: Step) -> Levels:
     # The union of the two quantizers of the trellis has levels half as far apart.
     step = _with_twelve_bits(size / 2 if dependent else size)
     return Levels(
-        step, dependent, rate_weight, adaptive=quality.effort > 5, row_scales=quality.by_row
+        step, dependent, rate_weight, adaptive=quality.effort > 5, row_scales=quality.by_row is True
     )
 
 

@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from limosa.codec.quality import Step
 from limosa.errors import ConfigError
+from limosa.torch.calibration.bar import Progress, reporting
 from limosa.torch.calibration.checkpoint import Checkpoint, identity_of
 from limosa.torch.calibration.curve import Curve, Goal, Metric
 from limosa.torch.calibration.fisher import collect
@@ -22,8 +23,10 @@ from limosa.torch.calibration.layers import Layers
 from limosa.torch.calibration.samples import Batch, Data, Output
 from limosa.torch.calibration.tuning import tune as tune_others
 from limosa.torch.calibration.views import MatrixView, views_of
+from limosa.torch.tensors import load, save
 
-Progress = Callable[[int, int | None, str], None]
+Measure = Callable[[dict[str, torch.Tensor]], float | None]
+_EFFORTS = (9, 5)
 BITS_OF_OTHERS = 10.5
 """Bits that a value outside the rounded tensors takes near-lossless, about: for estimates only."""
 
@@ -42,7 +45,10 @@ class Calibration:
         bits_per_weight: entropy of the levels, the mean over all rounded weights.
         divergence: of the outputs, as a quadratic model expects it; where on the rate-distortion
             curve this is. Measure the real one.
-        metric: of the rounded model, if a metric was given.
+        metric: of the rounded model, if a metric was given; with a max_drop of what is decoded
+            from the file of *nbytes*.
+        nbytes: of that file, measured; None without max_drop.
+        effort: what :meth:`quality` takes unless told otherwise.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -51,12 +57,15 @@ class Calibration:
     bits_per_weight: float
     divergence: float
     metric: float | None = None
+    nbytes: int | None = None
+    effort: int = 9
 
-    def quality(self, effort: int = 9) -> Step:
+    def quality(self, effort: int | None = None) -> Step:
         """What codes :attr:`tensors` as they are: their levels exactly, the rest near-lossless.
 
         Args:
             effort: as for :class:`limosa.Step`; levels that are few take fewest bits with 9.
+                :attr:`effort` unless given.
 
         >>> from limosa.torch import load, save
         >>> _ = torch.manual_seed(0)
@@ -68,7 +77,7 @@ class Calibration:
         others = tuple(escape(name) for name in self.tensors if name not in self.steps)
         return Step(
             max(self.steps.values()),
-            effort,
+            self.effort if effort is None else effort,
             by_tensor=self.steps,
             rounded=True,
             keep=others,
@@ -93,7 +102,7 @@ def calibrate(
     tune: int = 0,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Calibration:
     """Round a model's weights so that its outputs on data like *batches* change least.
 
@@ -113,8 +122,10 @@ def calibrate(
             is the sample. Hundreds of samples unlike each other are better than thousands alike.
         bits: entropy of a weight, on average over the rounded ones.
         divergence: nats, as the quadratic model expects it.
-        max_drop: how much *metric* may fall at most; the coarsest rounding that keeps to it
-            (within 10 % in divergence) is searched, with some ten calls of *metric*.
+        max_drop: how much *metric* may fall at most. The coarsest rounding that keeps to it (within
+            10 % in divergence) is searched, with some ten calls of *metric*; then the coarsest few
+            are encoded with either effort, decoded and measured again, and the smallest file whose
+            metric keeps to it is taken.
         metric: of a model; larger is better. Is given a copy of the model, in ``eval()`` mode.
         output: ``"classes"`` if the model returns logits (…, classes) and the Kullback-Leibler
             divergence counts; ``"values"`` if the relative squared error of a tensor does.
@@ -134,8 +145,8 @@ def calibrate(
             interruption, or another call on the same samples need not look at them again;
             *batches* must come in the same order, and *metric* be the same. A file of other
             weights, or of another *output*, *keep* or *seed*, is refused.
-        progress: called with (done, total or None, what), what being ``"samples"``,
-            ``"searches"`` or ``"tuning"``.
+        progress: True for a bar on standard error, if that is a terminal; or what is called with
+            (done, total or None, what), what being ``"samples"``, ``"searches"`` or ``"tuning"``.
 
     Raises:
         ConfigError: settings that contradict each other, batches that the model cannot take, a
@@ -161,8 +172,8 @@ def calibrate(
             allowed="a list, or something else that starts anew each time",
         )
     data = Data(batches, samples, output, pick)
-    report = progress or (lambda done, total, what: None)
-    with torch.inference_mode(False), torch.enable_grad():
+    quiet = torch.inference_mode(False), torch.enable_grad()
+    with quiet[0], quiet[1], reporting(progress) as report:
         work = copy.deepcopy(model).eval()
         views = views_of(work, keep)
         original = _tensors(work, views)
@@ -204,7 +215,25 @@ def _round(
     rounds: int,
     report: Progress,
 ) -> Calibration:
-    divergence = curve.find(goal)
+    found = curve.find(goal)
+    if goal.max_drop is None:
+        return _rounded_at(found, model, original, data, curve, rounds, report)
+    accepted = curve.accepted(goal.max_drop, found)
+    if rounds:  # which takes its time
+        accepted = accepted[:1]
+    made = (_rounded_at(nats, model, original, data, curve, rounds, report) for nats in accepted)
+    return smallest_file(made, curve.measure, curve.least(goal.max_drop))
+
+
+def _rounded_at(
+    divergence: float,
+    model: nn.Module,
+    original: dict[str, torch.Tensor],
+    data: Data,
+    curve: Curve,
+    rounds: int,
+    report: Progress,
+) -> Calibration:
     rounded = curve.rounded(divergence)
     tensors = {name: found.tensor for name, found in rounded.items()}
     others = sum(
@@ -224,6 +253,32 @@ def _round(
         divergence=divergence,
         metric=curve.measure(state),
     )
+
+
+def smallest_file(candidates: Iterable[Calibration], measure: Measure, least: float) -> Calibration:
+    """The candidate, and the effort, of the smallest file that still measures *least* or more.
+
+    Raises:
+        ConfigError: what is decoded from none of them does.
+    """
+    best: Calibration | None = None
+    for candidate in candidates:
+        for effort in _EFFORTS:
+            coded = save(candidate.tensors, quality=candidate.quality(effort))
+            if best is not None and len(coded) >= (best.nbytes or 0):
+                continue
+            decoded = load(coded)
+            metric = measure({n: decoded[n].to(t.device) for n, t in candidate.tensors.items()})
+            if metric is not None and metric >= least:
+                best = replace(candidate, nbytes=len(coded), effort=effort, metric=metric)
+    if best is None:
+        raise ConfigError(
+            "no file keeps the metric",
+            where="max_drop",
+            allowed=f"{least} of the metric is to be left",
+            remedy="allow a larger drop: what is not rounded travels near-lossless",
+        )
+    return best
 
 
 def _tensors(model: nn.Module, views: dict[str, MatrixView]) -> dict[str, torch.Tensor]:

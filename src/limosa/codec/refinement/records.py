@@ -317,7 +317,7 @@ def step_code(step: float) -> int:
     """The two bytes of a step: bits 15 to 30 of a binary32, rounded to nearest; 0 for 0.
 
     >>> hex(step_code(1.0)), round(step_of(step_code(0.1)), 6)
-    ('0x7f00', 0.099976)
+    ('0x7f00', 0.100098)
     """
     bits: int = struct.unpack("<I", struct.pack("<f", step))[0]
     return (bits + 2**14) >> 15

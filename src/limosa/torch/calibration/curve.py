@@ -13,6 +13,9 @@ from limosa.torch.calibration.checkpoint import Checkpoint
 from limosa.torch.calibration.layers import Layers, Rounded
 from limosa.torch.calibration.search import largest_within, reach_bits
 
+# Roundings that are encoded and compared by their files.
+_CANDIDATES = 3
+
 Metric = Callable[[nn.Module], float]
 
 
@@ -113,7 +116,7 @@ class Curve:
         if goal.divergence is not None:
             return goal.divergence
         assert goal.max_drop is not None
-        least = self._tried(0.0) - goal.max_drop
+        least = self.least(goal.max_drop)
         found = largest_within(lambda nats: self._tried(nats) >= least)
         if found is None:
             raise ConfigError(
@@ -124,6 +127,16 @@ class Curve:
                 remedy="allow a larger drop, or take a metric over more data",
             )
         return found
+
+    def least(self, max_drop: float) -> float:
+        """What the metric has to be where it may fall by *max_drop*."""
+        return self._tried(0.0) - max_drop
+
+    def accepted(self, max_drop: float, largest: float) -> list[float]:
+        """The divergences that were tried and keep the metric, the coarsest few, coarse to fine."""
+        least = self.least(max_drop)
+        kept = (d for d, value in self._kept.tried.items() if value >= least)
+        return sorted((d for d in kept if 0 < d <= largest), reverse=True)[:_CANDIDATES]
 
     def _tried(self, divergence: float) -> float:
         """The metric at a divergence; at 0 that of the original."""

@@ -78,6 +78,7 @@ def prepare(
             parametrized in a way that cannot be refined, or a weight is not finite; the model is
             left as it was.
 
+    >>> from limosa.torch.refine import Core
     >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
     >>> base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     >>> session = prepare(model, Core(r=2))
