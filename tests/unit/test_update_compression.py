@@ -1,4 +1,4 @@
-"""The paper's experiment in its quick form: every row is trained, sent, rebuilt and written down."""
+"""The paper's experiment in its quick form: rows are trained, sent, rebuilt, written down."""
 
 from __future__ import annotations
 

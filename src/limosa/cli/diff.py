@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 
 @click.command("diff")
-@click.argument("bases", nargs=-1, required=True, type=options.STORED_INPUT, metavar="BASE...")
+@click.argument("bases", nargs=-1, type=options.STORED_INPUT, metavar="BASE...")
 @click.argument("new", type=options.INPUT)
 @options.output_option("Where to write the update; - is standard output.")
+@click.option(
+    "--adapter",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="In place of NEW: merge peft's LoRA adapter DIR into BASE; --snr says how exactly.",
+)
 @options.quality_options
 @options.threads_option
 @options.limits_option
@@ -25,6 +31,7 @@ def command(
     bases: tuple[str, ...],
     new: str,
     output: str,
+    adapter: str | None,
     threads: int | None,
     limits: Limits,
     as_json: bool,
@@ -36,10 +43,47 @@ def command(
 
     \b
     limosa diff v1.safetensors v2.safetensors -o v1-to-v2.limosa
+    limosa diff base.safetensors --adapter my-lora -o merged.limosa
     """
     report.refuse_json_on_stream(as_json, output)
+    if adapter is not None:
+        if bases:
+            raise click.UsageError("--adapter stands in place of NEW: name one BASE only.")
+        merge(new, adapter, output, chosen, threads, limits, as_json)
+        return
+    if not bases:
+        raise click.UsageError("Missing argument: name BASE and NEW.")
     quality = options.quality(chosen)
     write_update(bases, new, output, quality, threads, limits, as_json)
+
+
+def merge(
+    base: str,
+    adapter: str,
+    output: str,
+    chosen: dict[str, Any],
+    threads: int | None,
+    limits: Limits,
+    as_json: bool,
+) -> None:
+    """Code an adapter as an update of its base."""
+    from limosa.exchange.adapters import SNR, merge_adapter
+    from limosa.exchange.outputs import open_output
+
+    snr = chosen.pop("snr")
+    if any(chosen.values()):
+        raise click.UsageError("--adapter takes --snr, and no other quality.")
+    if base == "-":
+        raise click.UsageError("--adapter needs BASE as a file.")
+    written = merge_adapter(
+        base, adapter, snr=SNR if snr is None else snr, threads=threads, limits=limits
+    )
+    with open_output(options.sink(output)) as opened:
+        opened.write(written.data)
+        opened.commit()
+    raw = sum(spec.nbytes for spec in written.refinement.specs)
+    digest = written.refinement.digest
+    report.encoded(output, raw, len(written.data), as_json, digest=digest, base=base)
 
 
 def write_update(
