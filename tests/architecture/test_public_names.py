@@ -1,5 +1,7 @@
 """The public surface is a promise: a name comes or goes here, and in CHANGELOG.md, on purpose."""
 
+import pytest
+
 import limosa
 
 PUBLIC = [
@@ -38,8 +40,32 @@ PUBLIC = [
 ]
 
 
+REFINE = [
+    "Choice",
+    "Core",
+    "Difference",
+    "FilterPruning",
+    "KnowledgeAugmentation",
+    "LowRankApproximation",
+    "LowRankUpdate",
+    "MappingLearning",
+    "Method",
+    "RandomMask",
+    "Rate",
+    "Session",
+    "choose",
+    "count",
+    "prepare",
+    "reconstitute",
+]
+
+
 def test_public_names():
     assert sorted(limosa.__all__) == PUBLIC
+
+
+def test_public_names_of_refine():
+    assert sorted(pytest.importorskip("limosa.torch.refine").__all__) == REFINE
 
 
 def test_public_names_resolve():

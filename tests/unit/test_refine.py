@@ -290,3 +290,28 @@ def test_a_state_dict_in_training_can_be_saved_and_loaded():
     file.seek(0)
     other.load_state_dict(torch.load(file))
     assert again.encode().data == session.encode().data
+
+
+def test_each_layer_gets_the_method_that_says_most_for_its_bits():
+    torch.manual_seed(0)
+    model = nn.Sequential(*[nn.Linear(48, 48) for _ in range(4)])
+    base = state_of(model)
+    refined = {name: tensor.clone() for name, tensor in base.items()}
+    refined["1.weight"] += torch.outer(torch.randn(48), torch.randn(48)) * 0.2  # of rank 1
+    u, _, v = torch.linalg.svd(base["2.weight"])
+    refined["2.weight"] += u[:, :6] @ torch.randn(6, 6) @ v[:6]  # between the first vectors
+    refined["3.weight"].view(-1)[::97] += 0.5  # sparse
+    chosen = refine.choose(model, refined)
+    assert chosen["0.weight"].method is None
+    assert chosen["1.weight"].method == refine.KnowledgeAugmentation(n=1)
+    assert chosen["2.weight"].method == refine.Core(r=8)
+    assert chosen["3.weight"].method == refine.Difference()
+    assert all(choice.share > 0.7 for name, choice in chosen.items() if name != "0.weight")
+    session = refine.prepare(model, {name: choice.method for name, choice in chosen.items()})
+    assert "0.weight" not in session.parametrizations
+    trained(model, session, torch.randn(8, 48))
+    assert same(refine.reconstitute(base, session.update()), state_of(model))
+    with pytest.raises(ConfigError, match="no such tensor"):
+        refine.choose(model, {})
+    with pytest.raises(ConfigError, match="cannot be chosen"):
+        refine.choose(model, refined, candidates=[refine.RandomMask()])

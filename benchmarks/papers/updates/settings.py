@@ -86,7 +86,7 @@ LETTERS = {
 KA, ML, LRA = "KnowledgeAugmentation", "MappingLearning", "LowRankApproximation"
 LRU, RM, FP = "LowRankUpdate", "RandomMask", "FilterPruning"
 _DENSE_RATE = 3e-3
-_DENSE_STEPS = (0.0625, 0.25, 0.5, 1.0, 1.5, 2.0)
+_DENSE_STEPS = (0.0625, 0.25, 0.5, 0.7, 0.85, 1.0, 1.5)
 _FINE = 0.0625
 
 
@@ -105,17 +105,14 @@ def table(network: str = "vgg-small") -> list[Setting]:
         Setting(network, "Difference", learning_rate=_DENSE_RATE, steps=_DENSE_STEPS),
         *_paper(network, {KA: (3,), RM: (0.0545,), LRU: (20,)}),
         *(Setting(network, KA, 3, 1e-2, lam=lam, step=0.5) for lam in AUGMENTATIONS),
-        *(Setting(network, "Core", r, 1e-2, lam=lam, step=1.0) for r, lam in CORES),
-        *(
-            Setting(network, "Difference", 0, _DENSE_RATE, lam=lam, step=step)
-            for lam, step in DIFFERENCES
-        ),
+        *(Setting(network, "Core", 64, 1e-2, lam=lam, step=step) for lam, step in CORES),
+        *(Setting(network, "Difference", 0, 6e-3, lam=lam, step=1.5) for lam in DIFFERENCES),
     ]
 
 
-AUGMENTATIONS = (1e-5, 1e-4)
-CORES = ((32, 1e-5), (64, 1e-5), (64, 3e-5), (64, 1e-4), (64, 2e-4))
-DIFFERENCES = ((2e-5, 1.0), (6e-5, 1.0), (1.2e-4, 1.0))
+AUGMENTATIONS = (1e-5, 3e-5)
+CORES = ((3e-5, 2.0), (6e-5, 1.5), (1e-4, 1.5))
+DIFFERENCES = (3e-5, 6e-5, 1e-4)
 
 
 def figure4() -> list[Setting]:
@@ -130,7 +127,7 @@ def figure4() -> list[Setting]:
         Setting("tiny-resnet", "First"),
         Setting("tiny-resnet", "Difference", learning_rate=_DENSE_RATE, steps=_DENSE_STEPS),
         *_paper("tiny-resnet", resnet),
-        Setting("tiny-resnet", "Difference", 0, _DENSE_RATE, lam=6e-5, step=1.0),
+        Setting("tiny-resnet", "Difference", 0, 6e-3, lam=6e-5, step=1.5),
     ]
 
 
@@ -141,7 +138,7 @@ def figure5() -> list[Setting]:
         Setting("vgg-tiny", "First"),
         Setting("vgg-tiny", "Difference", learning_rate=_DENSE_RATE, steps=_DENSE_STEPS),
         *_paper("vgg-tiny", values),
-        Setting("vgg-tiny", "Difference", 0, _DENSE_RATE, lam=6e-5, step=1.0),
+        Setting("vgg-tiny", "Difference", 0, 6e-3, lam=6e-5, step=1.5),
     ]
 
 

@@ -21,6 +21,8 @@ True
 
 from __future__ import annotations
 
+from limosa.torch.refine.choose import Choice as Choice
+from limosa.torch.refine.choose import choose as choose
 from limosa.torch.refine.methods import Core as Core
 from limosa.torch.refine.methods import Difference as Difference
 from limosa.torch.refine.methods import FilterPruning as FilterPruning
@@ -37,6 +39,7 @@ from limosa.torch.refine.rate import Rate as Rate
 from limosa.torch.refine.session import Session as Session
 
 __all__ = [
+    "Choice",
     "Core",
     "Difference",
     "FilterPruning",
@@ -48,6 +51,7 @@ __all__ = [
     "RandomMask",
     "Rate",
     "Session",
+    "choose",
     "count",
     "prepare",
     "reconstitute",

@@ -46,7 +46,7 @@ _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 def prepare(
     model: nn.Module,
-    method: Method,
+    method: Method | Mapping[str, Method | None],
     *,
     targets: Selector = ALL_LINEAR_CONV,
     exclude: Selector = (),
@@ -63,7 +63,8 @@ def prepare(
 
     Args:
         model: what the receiver holds, bit for bit.
-        method: such as :class:`KnowledgeAugmentation` or :class:`Core`.
+        method: such as :class:`KnowledgeAugmentation` or :class:`Core`; or one for each name of a
+            target, as :func:`choose` finds them, where None, or no entry, freezes it.
         targets: ``"all-linear-conv"``, a regular expression for whole names, or a list of names
             or suffixes of names, as in peft.
         exclude: the same, for parameters that stay as they are. So do those that require no
@@ -188,14 +189,14 @@ def count(model: nn.Module, method: Method) -> int:
 
 def _reparametrizations(
     model: nn.Module,
-    method: Method,
+    methods: Method | Mapping[str, Method | None],
     selection: Selection,
     base: Mapping[str, torch.Tensor],
     seed: int,
 ) -> list[tuple[Spot, Reparametrization]]:
     numbers = {name: n for n, name in enumerate(sorted(base, key=str.encode))}
     folded = folded_biases(model)
-    pruned = _pruned(model, method, selection) if isinstance(method, FilterPruning) else {}
+    pruned = _pruned(model, methods, selection) if isinstance(methods, FilterPruning) else {}
     chosen: list[tuple[Spot, Reparametrization]] = []
     for spot in spots_of(model):
         parameter = spot.parameter
@@ -207,10 +208,11 @@ def _reparametrizations(
                 "a weight is not finite", where=f"tensor {spot.name!r}", remedy="exclude it"
             )
         place = Place(
-            spot.name, parameter.detach(), spot.parts, _unit(spot), numbers[spot.name], seed,
+            spot.name, parameter.detach(), spot.parts, unit_of(spot), numbers[spot.name], seed,
             selection.rank(spot),
         )  # fmt: skip
         is_target = selection.is_target(spot)
+        method = methods.get(spot.name) if isinstance(methods, Mapping) else methods
         made = _made(place, method, is_target, pruned, folded)
         if made is not None:
             chosen.append((spot, made))
@@ -222,7 +224,7 @@ def _reparametrizations(
 
 def _made(
     place: Place,
-    method: Method,
+    method: Method | None,
     is_target: bool,
     pruned: Mapping[str, torch.Tensor],
     folded: set[str],
@@ -234,7 +236,9 @@ def _made(
     if isinstance(method, RandomMask):
         made = MaskedDifference(place.weight, place.unit, method.p, place.seed, place.number)
         return made if made.size else None
-    if is_target and not isinstance(method, FilterPruning):
+    if is_target and method is None:
+        return None
+    if is_target and method is not None and not isinstance(method, FilterPruning):
         return method.apply(place)
     return DifferenceOf(place.weight, place.unit)
 
@@ -260,7 +264,7 @@ def _pruned(
     return found
 
 
-def _unit(spot: Spot) -> float:
+def unit_of(spot: Spot) -> float:
     """The scale of a tensor: the deviation of a weight; for vectors see the comment above."""
     values = spot.parameter.detach().double()
     size = math.sqrt(float(values.square().mean()))
