@@ -268,7 +268,18 @@ def test_load_knows_refinements():
         limosa.load(update)
 
 
-def test_works_with_amp_deepcopy_and_compile_of_the_loop():
+@pytest.mark.parametrize("rate", [None, refine.Rate(lam=1e-5, step=0.5)], ids=["plain", "rate"])
+def test_works_compiled(rate: refine.Rate | None):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 4))
+    base = state_of(model)
+    session = refine.prepare(model, refine.KnowledgeAugmentation(n=2), rate=rate)
+    compiled = torch.compile(model, backend="eager")
+    trained(compiled, session, torch.randn(8, 16))
+    assert same(refine.reconstitute(base, session.update()), state_of(model))
+
+
+def test_works_with_amp_and_deepcopy():
     model = mixed()
     base = state_of(model)
     session = refine.prepare(model, refine.KnowledgeAugmentation(n=1))

@@ -24,11 +24,21 @@ class Learned(nn.Module):
         share: the session's step, in units; 0 while nothing is quantized in the forward pass.
     """
 
+    now: torch.Tensor
+
     def __init__(self, shape: tuple[int, ...], unit: float, device: torch.device) -> None:
         super().__init__()
         self.latent = nn.Parameter(torch.zeros(shape, dtype=torch.float32, device=device))
         self.unit = unit
         self.share = 0.0
+        # A tensor, so that a compiled forward pass need not be compiled again when it moves.
+        self.register_buffer("now", torch.ones((), device=device), persistent=False)
+
+    def quantize(self, share: float) -> None:
+        """Quantize in the forward pass from now on, with the step of today's values."""
+        self.share = share
+        # Not in place: a backward pass may still need the old one.
+        self.now = torch.full_like(self.now, self.step(share))
 
     def step(self, share: float) -> float:
         """The step for a session's step, as the bitstream holds it."""
@@ -38,12 +48,12 @@ class Learned(nn.Module):
         """The array, rounded to whole steps with a straight-through gradient."""
         if not self.share:
             return self.latent
-        scaled = self.latent / self.step(self.share)
-        return (scaled + (scaled.round() - scaled).detach()) * self.step(self.share)
+        scaled = self.latent / self.now
+        return (scaled + (scaled.round() - scaled).detach()) * self.now
 
-    def bits(self, share: float) -> torch.Tensor:
+    def bits(self) -> torch.Tensor:
         """About how many bits the levels take: log2(1 + |x|), concave, so that zeros pay."""
-        return torch.log2(1.0 + (self.latent / self.step(share)).abs()).sum()
+        return torch.log2(1.0 + (self.latent / self.now).abs()).sum()
 
     def levels(self, share: float) -> Levels:
         """The levels that travel."""

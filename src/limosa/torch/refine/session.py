@@ -66,8 +66,9 @@ class Session:
         self._numbers = {name: n for n, name in enumerate(sorted(base, key=str.encode))}
         self._tied = dict(tied)
         self._open = True
-        for array in self._arrays():
-            array.share = 0.0 if rate is None else rate.step
+        if rate is not None:
+            for array in self._arrays():
+                array.quantize(rate.step)
 
     @property
     def size_in_parameters(self) -> int:
@@ -86,7 +87,10 @@ class Session:
         """
         if self.rate is None:
             return torch.zeros(())
-        bits = torch.stack([array.bits(self.rate.step) for array in self._arrays()]).sum()
+        arrays = list(self._arrays())
+        for array in arrays:
+            array.quantize(self.rate.step)
+        bits = torch.stack([array.bits() for array in arrays]).sum()
         self.rate.follow(float(bits.detach()) / 8)
         return self.rate.lam * bits
 
