@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.papers.updates.runs import Result
 from benchmarks.papers.updates.summary import FINE, Row, rows_of
@@ -19,6 +20,8 @@ MARKERS = {
     "core": "D",
 }  # fmt: skip
 COLOURS = dict(zip(MARKERS, plt.get_cmap("tab10").colors, strict=False))
+# Points of accuracy below the best that a picture shows.
+_SHOWN = 6.0
 Size = Callable[[Row], float]
 
 
@@ -46,15 +49,22 @@ def _sizes(path: Path, rows: Sequence[Row], network: str) -> None:
     _scatter(right, refined, lambda row: row.nbytes)
     right.set_xlabel("bytes on the wire")
     right.set_title("what travels; filled: rate-aware")
-    before = [row.accuracy for row in chosen if row.family == "first network"]
     # Coarse steps ruin some rows; the picture is about the others.
     top = max(row.accuracy for row in refined)
+    before = [row.accuracy for row in chosen if row.family == "first network"]
+    if before:
+        left.text(0.02, 0.03, f"before: {before[0]:.1f} %", transform=left.transAxes, fontsize=8)
     for axis in (left, right):
         axis.set_xscale("log")
         axis.grid(alpha=0.3, which="both")
         axis.spines[["top", "right"]].set_visible(False)
-        axis.set_ylim(max(min(before, default=80.0), top - 16), top + 0.8)
-    left.legend(fontsize=8, loc="lower right")
+        axis.set_ylim(top - _SHOWN, top + 0.8)
+        low, high = axis.get_xlim()
+        ticks = [m * 10.0**e for e in range(-1, 7) for m in (1, 2, 5)]
+        axis.set_xticks([tick for tick in ticks if low <= tick <= high])
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    right.legend(fontsize=8, loc="lower right")
     _save(figure, path)
 
 
@@ -70,7 +80,8 @@ def _scatter(axis: Axes, rows: Sequence[Row], size: Size) -> None:
             axis.errorbar(
                 [size(row) for row in points], [row.accuracy for row in points],
                 yerr=[row.interval for row in points], fmt=marker, color=colour, capsize=2,
-                elinewidth=0.7, label=None if rated else name, **face,
+                elinewidth=0.7, label=name if not rated or len(own) == len(points) else None,
+                **face,
             )  # fmt: skip
 
 
