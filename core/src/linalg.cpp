@@ -107,7 +107,7 @@ void add_units(const uint8_t* base, const double* addend, size_t n, unsigned man
 }  // namespace
 
 extern const LinalgKernels kLinalgScalar;
-const LinalgKernels kLinalgScalar = {"scalar", dot, subtract, add, rotate};
+const LinalgKernels kLinalgScalar = {"scalar", dot, subtract, add_rows, rotate};
 #if defined(LIMOSA_HAVE_AVX2)
 extern const LinalgKernels kLinalgAvx2;
 #endif
@@ -128,9 +128,8 @@ const LinalgKernels& linalg_kernels() {
 }
 
 void product_row(const double* left, const double* right, size_t k, size_t columns, double* out) {
-  const LinalgKernels& loops = linalg_kernels();
   for (size_t j = 0; j < columns; ++j) out[j] = 0.0;
-  for (size_t t = 0; t < k; ++t) loops.add(out, right + t * columns, left[t], columns);
+  linalg_kernels().add_rows(out, right, left, k, columns);
 }
 
 void add_rounded(const uint8_t* base, const double* addend, size_t n, unsigned width, unsigned mantissa, uint8_t* units) {

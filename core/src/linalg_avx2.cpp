@@ -6,6 +6,6 @@ namespace {
 }  // namespace
 
 extern const LinalgKernels kLinalgAvx2;
-const LinalgKernels kLinalgAvx2 = {"avx2", dot, subtract, add, rotate};
+const LinalgKernels kLinalgAvx2 = {"avx2", dot, subtract, add_rows, rotate};
 
 }  // namespace limosa

@@ -6,6 +6,6 @@ namespace {
 }  // namespace
 
 extern const LinalgKernels kLinalgAvx512;
-const LinalgKernels kLinalgAvx512 = {"avx512", dot, subtract, add, rotate};
+const LinalgKernels kLinalgAvx512 = {"avx512", dot, subtract, add_rows, rotate};
 
 }  // namespace limosa

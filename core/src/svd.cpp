@@ -99,7 +99,7 @@ void decompose_wide(const double* b, size_t m, size_t n, double* left_t, double*
     double* row = right + k * n;
     std::fill(row, row + n, 0.0);
     if (s[k] == 0.0) continue;
-    for (size_t j = 0; j < m; ++j) loops.add(row, b + j * n, left_t[k * m + j], n);
+    loops.add_rows(row, b, left_t + k * m, m, n);
     for (size_t j = 0; j < n; ++j) row[j] /= s[k];
   }
 }

@@ -10,9 +10,10 @@ namespace limosa {
 struct LinalgKernels {
   const char* name;
   double (*dot)(const double* a, const double* b, size_t n);
-  void (*subtract)(double* y, const double* x, double t, size_t n);          // y -= t * x
-  void (*add)(double* y, const double* x, double t, size_t n);               // y += t * x
-  void (*rotate)(double* x, double* y, double c, double s, size_t n);        // x, y = c x - s y, s x + c y
+  void (*subtract)(double* y, const double* x, double t, size_t n);  // y -= t * x
+  // y += t[k] * rows[k], k ascending; a row has n numbers.
+  void (*add_rows)(double* y, const double* rows, const double* t, size_t count, size_t n);
+  void (*rotate)(double* x, double* y, double c, double s, size_t n);  // x, y = c x - s y, s x + c y
 };
 const LinalgKernels& linalg_kernels();  // those that go with kernels()
 
