@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from limosa.codec.config import thread_count
 from limosa.codec.constants import BATCH_BYTES, BATCH_TENSORS, INDEX_DIGEST_BYTES
 from limosa.codec.digests import digests_of
-from limosa.errors import ConfigError
+from limosa.errors import BaseMismatchError, ConfigError
 from limosa.files.bundle import Bundle, Source
 from limosa.files.safetensors import bundle_from_tensors
 from limosa.tensors import Bytes, Tensor, TensorSpec, state_digest
@@ -85,12 +85,36 @@ class Base:
             sources=bundle_from_tensors(held).sources,
         )
 
+    def check(self, wanted: bytes) -> None:
+        """Refuse to serve an update that was made from another base.
+
+        Raises:
+            BaseMismatchError: *wanted* is not the digest of this base.
+        """
+        if self.digest != wanted:
+            raise BaseMismatchError(
+                "this is not the base that the update was made from",
+                found=self.digest.hex(),
+                allowed=wanted.hex(),
+                remedy="pass the model that the update was made from",
+            )
+
     def data(self, name: str | None, spec: TensorSpec) -> Bytes | None:
         """The bytes of base tensor *name*, if it has the dtype and shape of *spec*."""
         tensor = None if name is None else self._get(name)
         if tensor is None or tensor.dtype != spec.dtype or tensor.shape != spec.shape:
             return None
         return tensor.data
+
+
+def no_base(wanted: bytes) -> BaseMismatchError:
+    """The error for an update without its base."""
+    return BaseMismatchError(
+        "this is an update, and it needs its base",
+        found="no base",
+        allowed=wanted.hex(),
+        remedy="pass the model that the update was made from as base",
+    )
 
 
 def _digest_all(bundle: Bundle, threads: int) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from types import TracebackType
 
 import numpy as np
 
-from limosa.codec.base import Base
+from limosa.codec.base import Base, no_base
 from limosa.codec.chunk_sources import FileFrames, PipeFrames
 from limosa.codec.config import thread_count
 from limosa.codec.constants import (
@@ -21,7 +21,7 @@ from limosa.codec.index import Index
 from limosa.codec.inputs import Far, Input, Memory, RandomAccess, open_input
 from limosa.codec.quality import StreamQuality
 from limosa.codec.results import DigestCheck, allocate, check_digest, check_out
-from limosa.errors import BaseMismatchError, ConfigError, CorruptError
+from limosa.errors import ConfigError, CorruptError
 from limosa.files.bundle import Source
 from limosa.limits import Limits
 from limosa.tensors import Bytes, Tensor, TensorSpec
@@ -232,12 +232,7 @@ class Reader:
             BaseMismatchError: it is not.
         """
         if self.layout.base_digest is not None and self._base is None:
-            raise BaseMismatchError(
-                "this is an update, and it needs its base",
-                found="no base",
-                allowed=self.layout.base_digest.hex(),
-                remedy="pass the model that the update was made from as base",
-            )
+            raise no_base(self.layout.base_digest)
 
     def close(self) -> None:
         """Let go of the input. Arrays that were handed out stay valid."""
@@ -256,14 +251,8 @@ class Reader:
         self.close()
 
     def _check_base(self, base: Base) -> None:
-        expected = self.layout.base_digest
-        if expected is not None and base.digest != expected:
-            raise BaseMismatchError(
-                "this is not the base that the update was made from",
-                found=base.digest.hex(),
-                allowed=expected.hex(),
-                remedy="pass the model that the update was made from",
-            )
+        if self.layout.base_digest is not None:
+            base.check(self.layout.base_digest)
 
     def _base_data(self, number: int) -> Bytes | None:
         self.check_ready()

@@ -8,14 +8,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from limosa.codec.base import Base
+from limosa.codec.base import Base, no_base
 from limosa.codec.config import thread_count
 from limosa.codec.constants import MAGIC, REFINEMENT_MAGIC, SET_MAGIC
 from limosa.codec.decoder import Reader
 from limosa.codec.inputs import Far, Input, Memory, open_input
 from limosa.codec.layers import open_layer
 from limosa.codec.refinement.read import Packed, Refinement
-from limosa.errors import BaseMismatchError, ConfigError
+from limosa.errors import ConfigError
 from limosa.files import read
 from limosa.limits import Limits
 from limosa.tensors import Tensor
@@ -81,12 +81,7 @@ def open_model(
         if layers is not None:
             raise ConfigError("a refinement has no layers", found=f"layer {layers} asked for")
         if base is None:
-            raise BaseMismatchError(
-                "this is an update, and it needs its base",
-                found="no base",
-                allowed=packed.base_digest.hex(),
-                remedy="pass the model that the update was made from as base",
-            )
+            raise no_base(packed.base_digest)
         return Refinement(packed, base, thread_count(threads))
     return open_layer(opened, layers, base=base, limits=limits, threads=threads, verify=verify)
 

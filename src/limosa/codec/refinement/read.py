@@ -30,7 +30,6 @@ from limosa.codec.refinement.records import (
 from limosa.codec.results import check_out
 from limosa.codec.sections import exactly, read_section
 from limosa.errors import (
-    BaseMismatchError,
     ChecksumError,
     ConfigError,
     CorruptError,
@@ -171,13 +170,7 @@ class Refinement:
     """
 
     def __init__(self, packed: Packed, base: Base, threads: int, verify: bool = True) -> None:
-        if packed.base_digest != base.digest:
-            raise BaseMismatchError(
-                "this is not the base that the update was made from",
-                found=base.digest.hex(),
-                allowed=packed.base_digest.hex(),
-                remedy="pass the model that the update was made from",
-            )
+        base.check(packed.base_digest)
         self._base, self._packed = base, packed
         self._verify, self._threads = verify, threads
         ordered = ordered_specs(base)

@@ -22,7 +22,6 @@ from limosa.codec.refinement.records import (
     Record,
     Rows,
 )
-from limosa.errors import BaseMismatchError
 from limosa.limits import Limits
 from limosa.tensors import TensorSpec
 
@@ -84,12 +83,7 @@ def inspect_refinement(
     known = packed.nbytes, packed.base_digest, packed.digest, packed.seed
     if base is None:
         return RefinementReport(*known)
-    if base.digest != packed.base_digest:
-        raise BaseMismatchError(
-            "this is not the base that the update was made from",
-            found=base.digest.hex(),
-            allowed=packed.base_digest.hex(),
-        )
+    base.check(packed.base_digest)
     specs = ordered_specs(base)
     changes = packed.changes(specs)
     raw = sum(spec.nbytes for spec in specs)
