@@ -3,8 +3,8 @@
     python -m benchmarks.papers.update_compression --out docs/results
 
 trains VGG-small on 120 digits, refines it on 4 000 by each method, sends the update, rebuilds it
-and tests what was rebuilt, five seeds each: the numbers to reach. ``--figures`` adds the other
-networks and settings of figures 4, 5 and 6. What is done is kept in ``--cache`` and not done again.
+and tests what was rebuilt, five seeds each: the numbers to reach. ``--figures 4 5 6`` adds
+the other networks and settings of these. What is done is kept in ``--cache`` and not done again.
 The paper's own images: ``--cifar FILE.npz`` with ``x`` (n, 3, 32, 32) and ``y``. ``--quick``: a
 minute's worth, to see that everything runs.
 """
@@ -45,10 +45,8 @@ def _wanted(options: argparse.Namespace) -> list[settings.Setting]:
     if options.quick:
         return with_seeds(settings.quick(), 1)
     wanted = with_seeds(settings.table(), options.seeds)
-    if options.figures:
-        rows = [*settings.figure4(), *settings.figure5(), *settings.figure6()]
-        wanted += with_seeds(rows, min(3, options.seeds))
-    return wanted
+    rows = [row for number in options.figures for row in settings.FIGURES[number]()]
+    return wanted + with_seeds(rows, min(3, options.seeds))
 
 
 def _run(wanted: list[settings.Setting], store: Store, options: argparse.Namespace) -> None:
@@ -72,7 +70,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cifar", type=Path, help="an .npz file with the paper's images")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--figures", action="store_true", help="figures 4, 5 and 6 in full")
+    parser.add_argument(
+        "--figures", type=int, nargs="+", choices=settings.FIGURES, default=[], help="in full"
+    )
     parser.add_argument("--quick", action="store_true")
     return parser.parse_args(arguments)
 

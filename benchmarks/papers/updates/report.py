@@ -73,7 +73,7 @@ def render(rows: Sequence[Row], seconds: dict[str, float]) -> str:
     seeds = f"{runs} seeds" + (", 3 for what only the figures show." if several else ".")
     parts = [
         HEAD.format(
-            machine=machine.describe(), options=" --figures" if several else "", seeds=seeds
+            machine=machine.describe(), options=" --figures …" if several else "", seeds=seeds
         ),
         "## The numbers to reach\n",
         "| | to reach | this run | |\n|---|---|---|---|",

@@ -153,6 +153,9 @@ def figure6() -> list[Setting]:
     ]
 
 
+FIGURES = {4: figure4, 5: figure5, 6: figure6}
+
+
 def quick() -> list[Setting]:
     """A minute's worth, to see that everything runs: a row of each kind."""
     rows = {row.family: replace(row, epochs=0.2, first_epochs=5) for row in table()}

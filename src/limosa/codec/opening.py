@@ -53,6 +53,11 @@ def open_base(base: BaseLike, *, limits: Limits | None = None, threads: int | No
             found=type(base).__name__,
             allowed="a Base, arrays by name, or a path",
         )
+    if is_refinement(base):
+        raise ConfigError(
+            "an update is no model to start from", where=os.fspath(base),
+            remedy="apply it to its own base first, and pass what that gives",
+        )  # fmt: skip
     if is_limosa(base):
         return open_layer(base, limits=limits, threads=threads).as_base()
     return Base.from_bundle(read(base, limits=limits), threads=threads)
