@@ -4,6 +4,7 @@
 #include <nanobind/stl/optional.h>
 
 #include <algorithm>
+#include <cfenv>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -36,6 +37,30 @@ struct Result {
   std::unique_ptr<T[]> data;
 };
 
+// Rounding to nearest and subnormal numbers kept, whatever the caller's thread has set: torch.set_flush_denormal and
+// libraries built with -ffast-math change both.
+class PlainArithmetic {
+ public:
+  PlainArithmetic() {
+    std::fegetenv(&before_);
+    std::fesetenv(FE_DFL_ENV);
+  }
+  ~PlainArithmetic() { std::fesetenv(&before_); }
+  PlainArithmetic(const PlainArithmetic&) = delete;
+  PlainArithmetic& operator=(const PlainArithmetic&) = delete;
+
+ private:
+  std::fenv_t before_;
+};
+
+// Matrices without columns or rows weigh nothing, so that the size of their product is anything.
+size_t product_size(const Matrix& a, const Matrix& b) {
+  if (a.shape(1) != b.shape(0)) throw nb::value_error("the matrices do not fit each other");
+  const size_t o = a.shape(0), i = b.shape(1);
+  if (i && o > (size_t{1} << 48) / i) throw nb::value_error("the product is too large");
+  return o * i;
+}
+
 nb::tuple svd_of(const Matrix& a) {
   const size_t o = a.shape(0), i = a.shape(1), m = std::min(o, i);
   if (!std::all_of(a.data(), a.data() + o * i, [](double x) { return std::isfinite(x); }))
@@ -44,6 +69,7 @@ nb::tuple svd_of(const Matrix& a) {
   if (m) {
     std::vector<double> scratch(svd_scratch(o, i));
     const nb::gil_scoped_release release;
+    const PlainArithmetic plain;
     svd(a.data(), o, i, u.data.get(), s.data.get(), vt.data.get(), scratch.data());
   }
   return nb::make_tuple(u.array({o, m}), s.array({m}), vt.array({m, i}));
@@ -51,10 +77,10 @@ nb::tuple svd_of(const Matrix& a) {
 
 nb::object matmul(const Matrix& a, const Matrix& b) {
   const size_t o = a.shape(0), k = a.shape(1), i = b.shape(1);
-  if (b.shape(0) != k) throw nb::value_error("the matrices do not fit each other");
-  Result<double> out(o * i);
+  Result<double> out(product_size(a, b));
   {
     const nb::gil_scoped_release release;
+    const PlainArithmetic plain;
     for (size_t r = 0; r < o; ++r) product_row(a.data() + r * k, b.data(), k, i, out.data.get() + r * i);
   }
   return out.array({o, i});
@@ -62,13 +88,14 @@ nb::object matmul(const Matrix& a, const Matrix& b) {
 
 nb::object merge(const std::optional<Bytes1>& base, unsigned dtype, const Matrix& left, const Matrix& right) {
   const size_t o = left.shape(0), k = left.shape(1), i = right.shape(1);
-  if (right.shape(0) != k) throw nb::value_error("the matrices do not fit each other");
+  const size_t n = product_size(left, right);
   if (dtype > 3) throw nb::value_error("dtype is none of F64, F32, F16, BF16");
   const size_t width = kDtypes[dtype].unit_bytes();
-  if (base && base->size() != o * i * width) throw nb::value_error("base and matrices differ in size");
-  Result<uint8_t> out(o * i * width);
+  if (base && base->size() != n * width) throw nb::value_error("base and matrices differ in size");
+  Result<uint8_t> out(n * width);
   {
     const nb::gil_scoped_release release;
+    const PlainArithmetic plain;
     std::vector<double> row(i);
     for (size_t r = 0; r < o; ++r) {
       product_row(left.data() + r * k, right.data(), k, i, row.data());
@@ -77,7 +104,7 @@ nb::object merge(const std::optional<Bytes1>& base, unsigned dtype, const Matrix
                   kDtypes[dtype].mantissa_bits, out.data.get() + at);
     }
   }
-  return out.array({o * i * width});
+  return out.array({n * width});
 }
 
 void check_columns(size_t n, uint64_t columns) {
@@ -120,9 +147,10 @@ nb::object decode_levels(const Bytes1& data, size_t n, uint64_t columns) {
 
 void bind_linalg(nb::module_& m) {
   using namespace nb::literals;
-  m.def("svd", &svd_of, "a"_a);
-  m.def("matmul", &matmul, "a"_a, "b"_a);
-  m.def("merge", &merge, "base"_a.none(), "dtype"_a, "left"_a, "right"_a);
-  m.def("encode_levels", &encode_levels, "levels"_a, "columns"_a);
-  m.def("decode_levels", &decode_levels, "data"_a, "n"_a, "columns"_a);
+  // Nothing is converted: levels of 64 bits would lose their upper ones without a word.
+  m.def("svd", &svd_of, "a"_a.noconvert());
+  m.def("matmul", &matmul, "a"_a.noconvert(), "b"_a.noconvert());
+  m.def("merge", &merge, "base"_a.noconvert().none(), "dtype"_a, "left"_a.noconvert(), "right"_a.noconvert());
+  m.def("encode_levels", &encode_levels, "levels"_a.noconvert(), "columns"_a);
+  m.def("decode_levels", &decode_levels, "data"_a.noconvert(), "n"_a, "columns"_a);
 }

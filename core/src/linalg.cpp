@@ -13,7 +13,7 @@ namespace {
 // To binary32 with a last bit that tells of what was lost, so that the next rounding is the only one.
 float round_to_odd(double value) {
   float f = static_cast<float>(value);
-  if (static_cast<double>(f) == value || std::isnan(value)) return f;
+  if (static_cast<double>(f) == value) return f;
   uint32_t bits;
   std::memcpy(&bits, &f, 4);
   const bool away = std::fabs(static_cast<double>(f)) > std::fabs(value);
@@ -93,13 +93,22 @@ uint16_t rounded(double value, unsigned mantissa) {
   return mantissa == 7 ? bf16_of(value) : f16_of(value);
 }
 
+// Of no sign and no payload: those of a sum differ between processors and with the order of its operands.
+template <typename Unit>
+constexpr Unit quiet_nan(unsigned mantissa) {
+  return static_cast<Unit>(((uint64_t{1} << (8 * sizeof(Unit) - mantissa)) - 1) << (mantissa - 1));
+}
+
 template <typename Unit>
 void add_units(const uint8_t* base, const double* addend, size_t n, unsigned mantissa, uint8_t* units) {
   for (size_t i = 0; i < n; ++i) {
     Unit unit = 0;
     if (base) std::memcpy(&unit, base + i * sizeof(Unit), sizeof(Unit));
     const double old = as_double<Unit>(unit, mantissa);
-    if (addend[i] != 0.0 && std::isfinite(old)) unit = rounded<Unit>(old + addend[i], mantissa);
+    if (addend[i] != 0.0 && std::isfinite(old)) {
+      const double sum = old + addend[i];
+      unit = std::isnan(sum) ? quiet_nan<Unit>(mantissa) : rounded<Unit>(sum, mantissa);
+    }
     std::memcpy(units + i * sizeof(Unit), &unit, sizeof(Unit));
   }
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "limosa/crc32c.hpp"
 #include "limosa/kernels.hpp"
 
 using namespace limosa;
@@ -68,6 +69,48 @@ void test_decompositions() {
   }
 }
 
+// Rows of magnitudes that a dead filter of binary32 has, equal rows, and many equal singular values.
+void test_hard_matrices() {
+  Random random(2);
+  constexpr size_t o = 24, i = 50;
+  for (int kind = 0; kind < 4; ++kind) {
+    std::vector<double> a(o * i);
+    for (size_t p = 0; p < o; ++p)
+      for (size_t q = 0; q < i; ++q) {
+        const double x = random.normal();
+        double& y = a[p * i + q];
+        if (kind == 0) y = std::ldexp(x, p % 2 ? -149 : 0);
+        if (kind == 1) y = std::ldexp(x, -static_cast<int>(6 * p));
+        if (kind == 2) y = p % 3 ? a[(p - 1) * i + q] : x;
+        if (kind == 3) y = p == q ? 1 : 0;
+      }
+    const Svd r = decompose(a, o, i);
+    CHECK_CASE(largest_error(r, a, o, i) < 1e-11 * r.s[0], "kind %d", kind);
+    for (const std::vector<double>* part : {&r.u, &r.s, &r.vt})
+      CHECK(std::all_of(part->begin(), part->end(), [](double x) { return std::isfinite(x); }));
+  }
+}
+
+// What every compiler and processor gives: this program runs on 64-bit ARM, too.
+void test_golden_bits() {
+  const size_t shapes[][2] = {{7, 7}, {6, 20}, {20, 6}, {40, 90}};
+  uint32_t crc = 0;
+  const auto add = [&crc](const std::vector<double>& part) {
+    crc = crc32c(reinterpret_cast<const uint8_t*>(part.data()), part.size() * sizeof(double), crc);
+  };
+  for (const auto& shape : shapes) {
+    std::vector<double> a(shape[0] * shape[1]);
+    for (uint64_t k = 0; k < a.size(); ++k)
+      a[k] = (static_cast<double>((k * 7919 + k * k * 104729) % 2003) - 1001) / 512;
+    const Svd r = decompose(a, shape[0], shape[1]);
+    for (const std::vector<double>* part : {&r.u, &r.s, &r.vt}) add(*part);
+    std::vector<double> row(shape[1]);
+    product_row(r.u.data(), a.data(), std::min(shape[0], shape[1]), shape[1], row.data());
+    add(row);
+  }
+  CHECK_CASE(crc == 0x3359a88c, "%08x", crc);
+}
+
 void test_rounding() {
   const double one = 1.0, tie = 1.0 + 0x1p-11, above = 1.0 + 0x1p-11 + 0x1p-40;
   const double addends[] = {one, tie, above, 65519.999, 65520.0, 0x1p-25, 0x1.8p-25, 0.0};
@@ -87,6 +130,21 @@ void test_rounding() {
   CHECK(units[0] == 0x7e00 && units[1] == 0x7c00 && units[2] == 0x8000 && units[3] == 0x4000);
 }
 
+void test_nan_has_one_form() {
+  const double nans[] = {std::nan(""), -std::nan(""), std::nan("0xfffffffffffff")};
+  const unsigned widths[] = {8, 4, 2, 2}, mantissas[] = {52, 23, 10, 7};
+  const uint64_t expected[] = {0x7ff8000000000000, 0x7fc00000, 0x7e00, 0x7fc0};
+  for (int d = 0; d < 4; ++d) {
+    uint8_t units[24];
+    add_rounded(nullptr, nans, 3, widths[d], mantissas[d], units);
+    for (int k = 0; k < 3; ++k) {
+      uint64_t unit = 0;
+      std::memcpy(&unit, units + static_cast<size_t>(k) * widths[d], widths[d]);
+      CHECK_CASE(unit == expected[d], "dtype %d, %d: %llx", d, k, static_cast<unsigned long long>(unit));
+    }
+  }
+}
+
 void test_product() {
   const double left[] = {1, 1, 1}, right[] = {1, 0x1p53, -0x1p53};
   double out = -1;
@@ -100,7 +158,10 @@ void test_product() {
 
 int main() {
   test_decompositions();
+  test_hard_matrices();
+  test_golden_bits();
   test_rounding();
+  test_nan_has_one_form();
   test_product();
   return 0;
 }

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import os
+import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 
 import ml_dtypes
@@ -123,6 +128,58 @@ def test_the_threads_of_other_libraries_do_not_matter(threads: str):
     assert found.strip() == GOLDEN
 
 
+UPWARD = {"x86_64": 0x800, "AMD64": 0x800, "aarch64": 0x400000, "arm64": 0x400000}
+
+
+@contextmanager
+def arithmetic(mode: str) -> Iterator[None]:
+    """Another state of the processor: "upward", or "flush" as torch.set_flush_denormal has it."""
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    before, changed = ctypes.create_string_buffer(64), ctypes.create_string_buffer(64)
+    libm.fegetenv(before)
+    libm.fegetenv(changed)
+    try:
+        if mode == "upward":
+            libm.fesetround(UPWARD[platform.machine()])
+        else:
+            control = int.from_bytes(changed[28:32], "little") | 0x8040
+            changed[28:32] = control.to_bytes(4, "little")
+            libm.fesetenv(changed)
+        yield
+    finally:
+        libm.fesetenv(before)
+
+
+def in_force(mode: str) -> bool:
+    if mode == "upward":
+        return bool(np.float64(1.0) + np.float64(2.0**-60) > 1.0)
+    return not (np.array([1e-40], np.float32) * np.float32(1.0)).any()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+@pytest.mark.parametrize("mode", ["upward", "flush"])
+def test_the_state_of_the_processor_does_not_matter(mode: str):
+    if mode == "flush" and platform.machine() != "x86_64":
+        pytest.skip("where the bit lies is known for x86-64 only")
+    a = matrix(9, 13)
+    right = a.T.copy()
+    base = np.array([1e-40, 1.0], np.float32).view(np.uint8)
+    one, addend = np.ones((1, 1)), np.array([[1e-41, 2.0**-24]])
+
+    def all_bytes() -> list[bytes]:
+        parts = (*_core.svd(a), _core.matmul(a, right), _core.merge(base, 1, one, addend))
+        return [part.tobytes() for part in parts]
+
+    expected = all_bytes()
+    with arithmetic(mode):
+        before = in_force(mode)
+        found = all_bytes()
+        after = in_force(mode)
+    assert found == expected
+    assert before
+    assert after  # as the caller had it
+
+
 # ---- merge ----
 
 
@@ -182,6 +239,19 @@ def test_merge_of_nothing_keeps_every_bit(code: int):
     assert _core.merge(None, code, np.ones((1, 1)), np.ones((1, 6))).view(dtype).tolist() == [1] * 6
 
 
+@pytest.mark.parametrize("code", range(4))
+def test_a_sum_that_is_no_number_has_one_form(code: int):
+    dtype = np.dtype(DTYPES[code])
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    quiet = [0x7FF8 << 48, 0x7FC00000, 0x7E00, 0x7FC0][code]
+    nans = np.array([[0x7FF8 << 48, 0xFFF8 << 48, 2**63 - 1, 2**64 - 1]], np.uint64)
+    for base in (None, np.ones(4, dtype).view(np.uint8)):
+        found = _core.merge(base, code, np.ones((1, 1)), nans.view(np.float64))
+        assert found.view(unsigned).tolist() == [quiet] * 4
+    found = _core.merge(None, code, np.ones((1, 2)), np.array([[np.inf], [-np.inf]]))
+    assert found.view(unsigned).tolist() == [quiet]
+
+
 def test_sums_are_in_order():
     left, right = np.ones((1, 3)), np.array([[1.0], [2.0**53], [-(2.0**53)]])
     assert _core.matmul(left, right).item() == 0.0  # (1 + 2^53) - 2^53, the 1 lost
@@ -192,6 +262,8 @@ def test_sums_are_in_order():
     "call",
     [
         lambda: _core.matmul(np.zeros((2, 3)), np.zeros((2, 3))),
+        lambda: _core.matmul(np.zeros((2**40, 0)), np.zeros((0, 2**40))),
+        lambda: _core.merge(None, 0, np.zeros((2**40, 0)), np.zeros((0, 2**40))),
         lambda: _core.merge(None, 8, np.zeros((2, 3)), np.zeros((3, 3))),
         lambda: _core.merge(np.zeros(3, np.uint8), 1, np.zeros((2, 3)), np.zeros((3, 3))),
         lambda: _core.encode_levels(np.array([2**29], np.int32), 1),
@@ -204,6 +276,55 @@ def test_sums_are_in_order():
 def test_impossible_arguments(call):
     with pytest.raises(ValueError, match=r"\w"):
         call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: _core.svd(np.ones((2, 2), np.float32)),
+        lambda: _core.svd(np.ones((2, 3)).T),
+        lambda: _core.svd(np.ones(3)),
+        lambda: _core.matmul(np.ones((2, 2), np.int64), np.ones((2, 2))),
+        lambda: _core.merge(np.ones(4, np.float32), 1, np.ones((2, 1)), np.ones((1, 2))),
+        lambda: _core.encode_levels(np.array([2**32 + 1], np.int64), 1),
+        lambda: _core.encode_levels(np.ones(8, np.int32)[::2], 1),
+        lambda: _core.decode_levels(np.ones(8, np.int32), 1, 1),
+        lambda: _core.decode_levels(b"", -1, 1),
+    ],
+)
+def test_nothing_is_converted(call):
+    with pytest.raises(TypeError):
+        call()
+
+
+def test_damaged_levels_are_refused_or_others():
+    levels = np.rint(np.random.default_rng(3).laplace(size=200) * 3).astype(np.int32)
+    data = _core.encode_levels(levels, 5)
+    for size in range(len(data)):
+        with pytest.raises(ValueError, match=r"\w"):
+            _core.decode_levels(data[:size], 200, 5)
+    refused = 0
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            found = _core.decode_levels(bytes(damaged), 200, 5)
+        except ValueError:
+            refused += 1
+        else:
+            assert found.shape == (200,)
+    assert refused > 0
+    for n in (1, 199, 201, 10**6):  # all of the bytes, and no more
+        with pytest.raises(ValueError, match=r"\w"):
+            _core.decode_levels(data, n, 5)
+
+
+def test_levels_of_any_size_come_back():
+    most = 2**29 - 1
+    levels = np.array([most, -most, 0, 1, -1, *[0] * 50, 12345678, most], np.int32)
+    for columns in (1, 3, 2**61):
+        found = _core.decode_levels(_core.encode_levels(levels, columns), levels.size, columns)
+        assert found.tolist() == levels.tolist()
 
 
 @pytest.mark.parametrize("columns", [1, 7, 1000])

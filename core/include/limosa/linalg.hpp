@@ -27,7 +27,7 @@ void svd(const double* a, size_t o, size_t i, double* u, double* s, double* vt, 
 void product_row(const double* left, const double* right, size_t k, size_t columns, double* out);
 
 // units = base + addend, rounded once to the float dtype of `width` bytes and `mantissa` bits; where the addend is 0 or the
-// base not finite, the base's bits. `base` null: +0 everywhere.
+// base not finite, the base's bits. `base` null: +0 everywhere. A NaN becomes the quiet one without sign and payload.
 void add_rounded(const uint8_t* base, const double* addend, size_t n, unsigned width, unsigned mantissa, uint8_t* units);
 
 }  // namespace limosa
