@@ -1887,7 +1887,9 @@ def add_to_units(data: bytes, addends: Sequence[float], unit: Dtype) -> bytes:
     for e, addend in enumerate(addends):
         old = to_float(units[e], E, M)
         if addend != 0 and math.isfinite(old):
-            units[e] = to_unit(old + addend, E, M)
+            total = old + addend
+            nan = (2 ** (E + 1) - 1) << (M - 1)
+            units[e] = nan if math.isnan(total) else to_unit(total, E, M)
     return pack(units, unit)
 
 
