@@ -60,6 +60,7 @@ void orthogonalize(double* x, size_t m, double* squares) {
     for (size_t p = 0; p + 1 < m; ++p) {
       for (size_t q = p + 1; q < m; ++q) {
         const double product = loops.dot(x + p * m, x + q * m, m);
+        // squares[q] of nearly dependent rows can have come out below 0: the limit is a NaN, and the pair waits a sweep.
         const double limit = kOrthogonal * std::sqrt(squares[p] * squares[q]);
         if (!(std::fabs(product) > limit)) continue;
         rotated = true;
