@@ -2053,7 +2053,7 @@ def rotated(x: Matrix) -> Matrix:
         for p in range(m - 1):
             for c in range(p + 1, m):
                 g = dot(x[p], x[c])
-                if not abs(g) > 2.0**-46 * math.sqrt(q[p] * q[c]):
+                if q[p] * q[c] < 0 or not abs(g) > 2.0**-46 * math.sqrt(q[p] * q[c]):
                     continue
                 moved = True
                 z = (q[c] - q[p]) / (2 * g)
