@@ -41,7 +41,7 @@ def encode_lossy(
         ]
         return np.concatenate(lengths)
     treated = [
-        _treated(pair, base, quality) if isinstance(quality, Lossy) else Treatment(pair[1])
+        _treated(pair, base, quality, threads) if isinstance(quality, Lossy) else Treatment(pair[1])
         for pair, base in zip(run, bases, strict=True)
     ]
     return _core.encode_tensors(
@@ -56,14 +56,14 @@ def encode_lossy(
     )
 
 
-def _treated(pair: _Pair, base: Bytes | None, quality: Lossy) -> Treatment:
+def _treated(pair: _Pair, base: Bytes | None, quality: Lossy, threads: int) -> Treatment:
     spec, data = pair
     treatment = treat(spec, data, base, quality)
     if not isinstance(quality, Step) or quality.by_row != "auto":
         return treatment
     if treatment.levels is None or quality.keeps(spec):
         return treatment
-    levels = with_cheaper_rows(spec, data, base, treatment.levels, quality)
+    levels = with_cheaper_rows(spec, data, base, treatment.levels, quality, threads)
     return treatment._replace(levels=levels)
 
 

@@ -85,7 +85,7 @@ class Step(Lossy):
             and each tensor gets the shared step or one for each row, whichever costs less in
             squared error and bits together; takes three times as long to encode.
         rounded: the weights are multiples of their sizes already, as calibrated rounding leaves
-            them, and stay what they are.
+            them, and stay what they are; so rows cannot have steps of their own.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -107,6 +107,13 @@ class Step(Lossy):
         if self.by_row not in (True, False, "auto"):
             raise ConfigError(
                 "bad choice", where="by_row", found=repr(self.by_row), allowed="True, False, 'auto'"
+            )
+        if self.rounded and self.by_row:
+            raise ConfigError(
+                "what is rounded has its step already",
+                where="Step",
+                found=f"rounded and by_row={self.by_row!r}",
+                allowed="one of them",
             )
 
     def size_of(self, name: str) -> float:

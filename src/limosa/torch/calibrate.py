@@ -26,7 +26,7 @@ from limosa.torch.calibration.views import MatrixView, views_of
 from limosa.torch.tensors import load, save
 
 Measure = Callable[[dict[str, torch.Tensor]], float | None]
-_EFFORTS = (9, 5)
+_EFFORTS = (5, 9)  # of two files of one size, the one that decodes faster
 BITS_OF_OTHERS = 10.5
 """Bits that a value outside the rounded tensors takes near-lossless, about: for estimates only."""
 
@@ -125,7 +125,7 @@ def calibrate(
         max_drop: how much *metric* may fall at most. The coarsest rounding that keeps to it (within
             10 % in divergence) is searched, with some ten calls of *metric*; then the coarsest few
             are encoded with either effort, decoded and measured again, and the smallest file whose
-            metric keeps to it is taken.
+            metric keeps to it is taken; with *tune* the first of them that does.
         metric: of a model; larger is better. Is given a copy of the model, in ``eval()`` mode.
         output: ``"classes"`` if the model returns logits (…, classes) and the Kullback-Leibler
             divergence counts; ``"values"`` if the relative squared error of a tensor does.
@@ -145,8 +145,9 @@ def calibrate(
             interruption, or another call on the same samples need not look at them again;
             *batches* must come in the same order, and *metric* be the same. A file of other
             weights, or of another *output*, *keep* or *seed*, is refused.
-        progress: True for a bar on standard error, if that is a terminal; or what is called with
-            (done, total or None, what), what being ``"samples"``, ``"searches"`` or ``"tuning"``.
+        progress: True for a bar on standard error, if that is a terminal or a notebook; or what
+            is called with (done, total or None, what), what being ``"samples"``, ``"searches"`` or
+            ``"tuning"``. Nothing is shown unless asked for.
 
     Raises:
         ConfigError: settings that contradict each other, batches that the model cannot take, a
@@ -217,12 +218,13 @@ def _round(
 ) -> Calibration:
     found = curve.find(goal)
     if goal.max_drop is None:
-        return _rounded_at(found, model, original, data, curve, rounds, report)
+        made = _rounded_at(found, model, original, data, curve, rounds, report)
+        return replace(made, metric=curve.measure(made.tensors))
     accepted = curve.accepted(goal.max_drop, found)
-    if rounds:  # which takes its time
-        accepted = accepted[:1]
-    made = (_rounded_at(nats, model, original, data, curve, rounds, report) for nats in accepted)
-    return smallest_file(made, curve.measure, curve.least(goal.max_drop))
+    each = (_rounded_at(nats, model, original, data, curve, rounds, report) for nats in accepted)
+    least = curve.least(goal.max_drop)
+    # Tuning takes its time: the coarsest that keeps the metric will do.
+    return smallest_file(each, curve.measure, least, first=rounds > 0)
 
 
 def _rounded_at(
@@ -244,33 +246,39 @@ def _rounded_at(
             model, original, tensors, data,
             rounds=rounds, done=lambda step, steps: report(step, steps, "tuning"),
         )  # fmt: skip
-    state = curve.state(tensors)
     return Calibration(
-        tensors=state,
+        tensors=curve.state(tensors),
         steps={n: found.step for first, found in rounded.items() for n in curve.names(first)},
         bits=sum(found.bits for found in rounded.values()) + BITS_OF_OTHERS * others,
         bits_per_weight=curve.bits_per_weight(rounded),
         divergence=divergence,
-        metric=curve.measure(state),
     )
 
 
-def smallest_file(candidates: Iterable[Calibration], measure: Measure, least: float) -> Calibration:
+def smallest_file(
+    candidates: Iterable[Calibration], measure: Measure, least: float, *, first: bool = False
+) -> Calibration:
     """The candidate, and the effort, of the smallest file that still measures *least* or more.
+
+    With *first* the first candidate that does is taken, and those after it are never made.
 
     Raises:
         ConfigError: what is decoded from none of them does.
     """
     best: Calibration | None = None
     for candidate in candidates:
-        for effort in _EFFORTS:
-            coded = save(candidate.tensors, quality=candidate.quality(effort))
-            if best is not None and len(coded) >= (best.nbytes or 0):
-                continue
-            decoded = load(coded)
-            metric = measure({n: decoded[n].to(t.device) for n, t in candidate.tensors.items()})
-            if metric is not None and metric >= least:
-                best = replace(candidate, nbytes=len(coded), effort=effort, metric=metric)
+        coded = {e: save(candidate.tensors, quality=candidate.quality(e)) for e in _EFFORTS}
+        effort = min(coded, key=lambda e: len(coded[e]))
+        nbytes = len(coded[effort])
+        if best is not None and nbytes >= (best.nbytes or 0):
+            continue
+        # Either effort decodes to the same tensors, so one measurement tells of both.
+        decoded = load(coded[effort])
+        metric = measure({n: decoded[n].to(t.device) for n, t in candidate.tensors.items()})
+        if metric is not None and metric >= least:
+            best = replace(candidate, nbytes=nbytes, effort=effort, metric=metric)
+            if first:
+                break
     if best is None:
         raise ConfigError(
             "no file keeps the metric",
