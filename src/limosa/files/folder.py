@@ -60,11 +60,6 @@ def read_index(index: str | os.PathLike[str], limits: Limits) -> Bundle:
     return _join(base, sorted({path.name, *shards}), limits)
 
 
-def read_files(root: str | os.PathLike[str], paths: Sequence[str], limits: Limits) -> Bundle:
-    """The bundle of some files below *root*, which must be there; links are followed."""
-    return _join(Path(root), paths, limits)
-
-
 def _shards(path: Path, limits: Limits) -> list[str]:
     """The distinct files named by the weight map."""
     if path.stat().st_size > limits.max_header_bytes:

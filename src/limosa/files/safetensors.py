@@ -4,8 +4,7 @@ The skeleton is ``form: u8`` and then up to two packed blocks, each behind its l
 The low two bits of *form* say how the header is had back: 0 rendered from the tensors, 1 rendered
 with the metadata in the first block (a JSON object), 2 found verbatim in the first block. Bit 2 is
 set where tensors had to be renamed among several files; the last block is then the JSON list of
-their own names. Bit 3 is set where a seed gives some tensors again, which do not travel; a block
-behind all others then says which (see ``seeded.py``).
+their own names.
 """
 
 from __future__ import annotations
@@ -28,11 +27,10 @@ from limosa.files.header import (
 )
 from limosa.files.mapped import StreamLoader, map_file, read_exactly
 from limosa.files.pack import pack, read_uvarint, unpack, write_uvarint
-from limosa.files.seeded import Seeded, SeededData, dump_seeded, load_seeded, with_seeded
 from limosa.limits import Limits
 from limosa.tensors import Bytes, TensorMap, TensorSpec
 
-_PLAIN, _METADATA, _VERBATIM, _RENAMED, _SEEDED = 0, 1, 2, 4, 8
+_PLAIN, _METADATA, _VERBATIM, _RENAMED = 0, 1, 2, 4
 
 
 class MappedFile:
@@ -149,8 +147,6 @@ def header_text(source: Source, specs: Sequence[TensorSpec], limits: Limits) -> 
         FormatError: the skeleton is malformed, or describes other tensors than *specs*.
     """
     form, blocks = _split(source.skeleton, limits)
-    if form & _SEEDED:
-        specs = with_seeded(specs, load_seeded(blocks.pop(), limits), limits)
     if form & _RENAMED:
         specs = _rename(specs, blocks.pop())
     if form & 3 == _VERBATIM:
@@ -172,18 +168,6 @@ def metadata_of(source: Source, limits: Limits) -> dict[str, str] | None:
     return None
 
 
-def without_seeded(source: Source, seeded: Seeded) -> Source:
-    """The source of which the tensors of *seeded* do not travel."""
-    drawn = {one.spec.name for one in seeded.tensors}
-    block = pack(dump_seeded(seeded))
-    skeleton = bytes([source.skeleton[0] | _SEEDED]) + source.skeleton[1:]
-    return replace(
-        source,
-        skeleton=skeleton + write_uvarint(len(block)) + block,
-        tensors=tuple(name for name in source.tensors if name not in drawn),
-    )
-
-
 class SafetensorsWriter:
     """Writes the header at once, and every tensor as it comes: a pipe will do for *file*."""
 
@@ -192,25 +176,11 @@ class SafetensorsWriter:
     ) -> None:
         self._file = file
         text = header_text(source, specs, limits)
-        form, blocks = _split(source.skeleton, limits)
-        seeded = load_seeded(blocks[-1], limits) if form & _SEEDED else Seeded("", ())
-        self._drawn = SeededData(seeded, limits)
-        self._place = 0
         file.write(len(text).to_bytes(LENGTH_BYTES, "little") + text)
-        self._put_drawn()
 
     def write(self, spec: TensorSpec, data: Bytes) -> None:
-        """Append the data of one tensor, and of those behind it that are drawn."""
-        self._put(data)
-        self._put_drawn()
-
-    def _put(self, data: Bytes) -> None:
+        """Append the data of one tensor."""
         self._file.write(data.data)
-        self._place += 1
-
-    def _put_drawn(self) -> None:
-        while (data := self._drawn.due(self._place)) is not None:
-            self._put(data)
 
     def finish(self) -> None:
         """Nothing is left to write."""
@@ -229,11 +199,11 @@ def _split(skeleton: bytes, limits: Limits) -> tuple[int, list[bytes]]:
     if not skeleton:
         raise TruncatedError("the skeleton is empty", where="skeleton")
     form = skeleton[0]
-    if form & ~15 or form & 3 == 3:
-        raise CorruptError("unknown form", where="skeleton", found=str(form), allowed="0 to 14")
+    if form & ~7 or form & 3 == 3:
+        raise CorruptError("unknown form", where="skeleton", found=str(form), allowed="0 to 6")
     blocks = []
     at = 1
-    for _ in range((form & 3 != _PLAIN) + bool(form & _RENAMED) + bool(form & _SEEDED)):
+    for _ in range((form & 3 != _PLAIN) + bool(form & _RENAMED)):
         size, at = read_uvarint(skeleton, at)
         if size > len(skeleton) - at:
             raise TruncatedError("a block is cut off", where="skeleton", found=f"{size} bytes")
