@@ -18,9 +18,8 @@ from benchmarks.networks import NETWORKS
 from benchmarks.papers.updates.data import Images, cifar10, digits, split
 from benchmarks.papers.updates.settings import Setting
 from benchmarks.papers.updates.training import accuracy, first_network, train
-from limosa.tensors import Tensor
 from limosa.torch import refine
-from limosa.torch.dtypes import from_tensor
+from limosa.torch.refine.session import state_of
 
 Result = dict
 
@@ -115,12 +114,7 @@ def _point(
     """Bytes on the wire, and the accuracy of what the edge rebuilds."""
     written = session.encode(step=step or None)
     edge = NETWORKS[setting.network](channels=images.channels)
-    edge.load_state_dict(
-        {
-            spec.name: from_tensor(Tensor(spec.dtype, spec.shape, np.array(data)))
-            for spec, data in written.refinement
-        }
-    )
+    edge.load_state_dict(state_of(written.refinement))
     edge = edge.to(memory_format=torch.channels_last)
     right = accuracy(edge, images, test)
     return {"step": step, "bytes": len(written.data), "accuracy": right}

@@ -81,7 +81,7 @@ def _step_levels(spec: TensorSpec, quality: Step) -> Levels:
     rate_weight = 0.0 if quality.rounded else choosing
     size = quality.size_of(spec.name)
     # The union of the two quantizers of the trellis has levels half as far apart.
-    step = _with_twelve_bits(size / 2 if dependent else size)
+    step = with_twelve_bits(size / 2 if dependent else size)
     return Levels(
         step, dependent, rate_weight, adaptive=quality.effort > 5, row_scales=quality.by_row is True
     )
@@ -104,11 +104,11 @@ def _kept(spec: TensorSpec, data: Bytes, base: Bytes | None) -> Treatment:
             deviation = math.sqrt(float(np.mean(moved * moved))) if moved.size else 0.0
         if not _LEAST_STEP <= deviation * _KEPT_SHARE <= 1 / _LEAST_STEP:
             return Treatment(data)
-        return Treatment(data, Levels(_with_twelve_bits(deviation * _KEPT_SHARE)))
+        return Treatment(data, Levels(with_twelve_bits(deviation * _KEPT_SHARE)))
     return Treatment(round_mantissa(data, spec.dtype, KEPT_MANTISSA))
 
 
-def _with_twelve_bits(step: float, rounding: Callable[[float], int] = round) -> float:
+def with_twelve_bits(step: float, rounding: Callable[[float], int] = round) -> float:
     """A step as the bitstream holds it (docs/format.md 3.11)."""
     significand, exponent = math.frexp(step)
     if not -125 < exponent < 128:
@@ -125,7 +125,7 @@ def _bounded(spec: TensorSpec, data: Bytes, quality: MaxError) -> Treatment:
     if quality.abs < _LEAST_STEP:
         return Treatment(data)
     # A little less, so that rounding in the dtype seldom makes an exception.
-    step = _with_twelve_bits(1.998 * quality.abs, math.floor)
+    step = with_twelve_bits(1.998 * quality.abs, math.floor)
     return Treatment(data, Levels(step, max_error=quality.abs))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from limosa import _core
 from limosa.codec.constants import core_dtype
 from limosa.codec.quality import Step
-from limosa.codec.quantize import Levels, finite_values, row_units
+from limosa.codec.quantize import Levels, finite_values, row_units, with_twelve_bits
 from limosa.tensors import Bytes, TensorSpec
 
 # Of D = step**2 / 12 and R = h - log2(step) follow dD/dstep = step / 6 and dR/dstep =
@@ -41,15 +41,10 @@ def with_cheaper_rows(
     share = levels.step / size if size else 0.0
     if not 2.0**-24 < share < 2.0**24 or len(spec.shape) < 2 or levels.row_scales:
         return levels
-    own = levels._replace(step=_rounded(share), row_scales=True)
+    own = levels._replace(step=with_twelve_bits(share), row_scales=True)
     worth = _WORTH * quality.size_of(spec.name) ** 2
     costs = [_cost(spec, data, base, option, worth, threads) for option in (levels, own)]
     return own if costs[1] < costs[0] else levels
-
-
-def _rounded(share: float) -> float:
-    significand, exponent = math.frexp(share)
-    return math.ldexp(round(significand * 4096), exponent - 12)
 
 
 def _cost(

@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 
 from limosa.codec.base import Base
 from limosa.codec.opening import BaseLike, open_base
-from limosa.codec.refinement.read import ordered_specs
-from limosa.codec.refinement.rebuild import as_doubles, right_signs
-from limosa.codec.refinement.records import REFINED_DTYPES, Change, Difference, Factors, Levels
+from limosa.codec.refinement.rebuild import as_doubles, right_signs, sign_scale
+from limosa.codec.refinement.records import (
+    REFINED_DTYPES,
+    Change,
+    Difference,
+    Factors,
+    numbers_of,
+)
 from limosa.codec.refinement.write import Written, quantize_levels, write_refinement
 from limosa.errors import ConfigError, CorruptError
 from limosa.files.adapter import Adapter, read_adapter
@@ -136,7 +141,7 @@ def _spec(name: str, specs: Mapping[str, TensorSpec]) -> TensorSpec:
 
 
 def _changes(base: Base, adapter: Adapter, share: float) -> Iterator[Change]:
-    numbers = {spec.name: number for number, spec in enumerate(ordered_specs(base))}
+    numbers = numbers_of(base.specs)
     for part in low_rank_parts(adapter, base.specs):
         change = _factors(part, numbers[part.name], share)
         if change is not None:
@@ -161,12 +166,12 @@ def _factors(part: LowRank, number: int, share: float) -> Change | None:
     sizes = np.sqrt(np.mean(part.right**2, axis=1))
     signs = right_signs(0, number, 0, columns, rank)
     # Powers of two, so that nothing is rounded here.
-    wanted = _ABOVE_SIGNS * abs(signs[0, 0])
+    wanted = _ABOVE_SIGNS * sign_scale(columns)
     scale = np.exp2(np.rint(np.log2(wanted / np.where(sizes > 0, sizes, wanted))))
     left, right = part.left / scale, part.right * scale[:, None]
     arrays = (
-        _levels(left, share * float(np.sqrt(np.mean(left**2)))),
-        _levels(right - signs, share * wanted),
+        quantize_levels(left, share * float(np.sqrt(np.mean(left**2)))),
+        quantize_levels(right - signs, share * wanted),
     )
     return Change(number, Factors(1, augmented=rank, learned_right=True), arrays)
 
@@ -177,8 +182,4 @@ def _moved(base: Base, spec: TensorSpec, tensor: Tensor, number: int, share: flo
     assert old is not None, spec
     moved = as_doubles(tensor.spec(spec.name), tensor.data) - as_doubles(spec, old)
     size = float(np.sqrt(np.mean(moved * moved))) if moved.size else 0.0
-    return Change(number, Difference(), (_levels(moved, share * size or 1.0),))
-
-
-def _levels(values: Matrix, step: float) -> Levels:
-    return quantize_levels(values, step)
+    return Change(number, Difference(), (quantize_levels(moved, share * size or 1.0),))

@@ -173,8 +173,7 @@ def calibrate(
             allowed="a list, or something else that starts anew each time",
         )
     data = Data(batches, samples, output, pick)
-    quiet = torch.inference_mode(False), torch.enable_grad()
-    with quiet[0], quiet[1], reporting(progress) as report:
+    with torch.inference_mode(False), torch.enable_grad(), reporting(progress) as report:
         work = copy.deepcopy(model).eval()
         views = views_of(work, keep)
         original = _tensors(work, views)

@@ -125,12 +125,17 @@ def _to_map(tensors: Mapping[str, torch.Tensor]) -> TensorMap:
     return {name: to_tensor(name, tensor) for name, tensor in tensors.items()}
 
 
-def _open(base: BaseLike | None, threads: int | None) -> Base | None:
-    if base is None:
-        return None
+def open_torch_base(
+    base: BaseLike, *, limits: Limits | None = None, threads: int | None = None
+) -> Base:
+    """As :func:`limosa.open_base`, but a mapping holds torch tensors."""
     if isinstance(base, Mapping):
         return Base.from_tensors(_to_map(base), threads=threads)
-    return open_base(base, threads=threads)
+    return open_base(base, limits=limits, threads=threads)
+
+
+def _open(base: BaseLike | None, threads: int | None) -> Base | None:
+    return None if base is None else open_torch_base(base, threads=threads)
 
 
 def _load_all(reader: Model, out: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from limosa.codec.constants import DIGEST_BYTES, REFINEMENT_MAGIC, VERSION
 from limosa.codec.cursor import Cursor, put_varint
 from limosa.codec.digests import digest_of
 from limosa.codec.inputs import Far, Input, Memory, RandomAccess, open_input, sequential
-from limosa.codec.refinement.rebuild import Context, rebuild, resolve
+from limosa.codec.refinement.rebuild import Context, rebuild
 from limosa.codec.refinement.records import (
     RECORDS,
     Change,
@@ -25,6 +25,7 @@ from limosa.codec.refinement.records import (
     Levels,
     Need,
     Record,
+    numbers_of,
     step_of,
 )
 from limosa.codec.results import check_out
@@ -67,11 +68,11 @@ class Packed:
                 "an unknown version of refinements", where="byte 8", found=str(head[-1]),
                 allowed=str(VERSION), remedy="upgrade limosa",
             )  # fmt: skip
-        self._content, size = read_section(read, "refinement", self.limits)
+        content, size = read_section(read, "refinement", self.limits)
         self.nbytes = _HEAD + size
         if opened.size > self.nbytes if isinstance(opened, Memory | Far) else opened.read(1):
             raise CorruptError("bytes follow the refinement", where=f"byte {self.nbytes}")
-        cursor = Cursor(self._content, "refinement")
+        cursor = Cursor(content, "refinement")
         self.base_digest = cursor.take(DIGEST_BYTES)
         self.digest = cursor.take(DIGEST_BYTES)
         self.seed = cursor.varint()
@@ -95,7 +96,7 @@ class Packed:
                     allowed=f"below {len(specs)}",
                 )  # fmt: skip
             heads.append((number, *self._head(cursor, specs[number])))
-        resolve({number: record for number, record, _, _ in heads})
+        _check_ties({number: record for number, record, _, _ in heads}, specs)
         return self._fill(cursor, heads)
 
     def _head(self, cursor: Cursor, spec: TensorSpec) -> tuple[Record, list[Need], list[int]]:
@@ -142,6 +143,24 @@ class Packed:
         return changes
 
 
+def _check_ties(records: dict[int, Record], specs: tuple[TensorSpec, ...]) -> None:
+    for number, record in records.items():
+        if not isinstance(record, Copy):
+            continue
+        spec, other = specs[number], record.other
+        is_tied = other == number or isinstance(records.get(other), Copy)
+        if (
+            is_tied
+            or other >= len(specs)
+            or (spec.dtype, spec.shape) != (specs[other].dtype, specs[other].shape)
+        ):
+            raise CorruptError(
+                "a tie to a tied tensor, or to one that differs",
+                where=f"tensor {spec.name!r}",
+                found=f"tensor number {other}",
+            )
+
+
 def _take_levels(cursor: Cursor, count: int) -> NDArray[np.int32]:
     if not count:
         return np.zeros(0, np.int32)
@@ -176,7 +195,7 @@ class Refinement:
         ordered = ordered_specs(base)
         self.changes = packed.changes(ordered)
         self._records = {change.number: change for change in self.changes}
-        self._numbers = {spec.name: number for number, spec in enumerate(ordered)}
+        self._numbers = numbers_of(base.specs)
         self._context = Context(ordered, self._old, packed.seed)
 
     @property
@@ -209,7 +228,7 @@ class Refinement:
         if change is None:
             return self._old(number)
         if isinstance(change.record, Copy):
-            return self._copied(number, change.record.other)
+            return self.get(self._context.specs[change.record.other].name)
         return rebuild(number, change.record, change.arrays, self._context)
 
     def read_all(self, outs: Mapping[str, Bytes] | None = None) -> dict[str, Bytes]:
@@ -222,8 +241,9 @@ class Refinement:
         for name, out in (outs or {}).items():
             if name not in results:
                 raise ConfigError("no such tensor", where=f"tensor {name!r}")
-            results[name] = check_out(self._base.specs[name], out)
-            results[name][:] = self.get(name)
+            target = check_out(self._base.specs[name], out)
+            target[:] = results[name]
+            results[name] = target
         return results
 
     def __iter__(self) -> Iterator[tuple[TensorSpec, Bytes]]:
@@ -271,17 +291,6 @@ class Refinement:
         assert data is not None, spec
         return data
 
-    def _copied(self, number: int, other: int) -> Bytes:
-        specs = self._context.specs
-        if other >= len(specs) or (specs[other].dtype, specs[other].shape) != (
-            specs[number].dtype,
-            specs[number].shape,
-        ):
-            raise CorruptError(
-                "a copy of a tensor that differs", where=f"tensor {specs[number].name!r}"
-            )
-        return self.get(specs[other].name)
-
 
 def read_refinement(
     source: Input,
@@ -297,4 +306,4 @@ def read_refinement(
 
 def ordered_specs(base: Base) -> tuple[TensorSpec, ...]:
     """The tensors of a base by the UTF-8 bytes of their names: the order of their numbers."""
-    return tuple(base.specs[name] for name in sorted(base.specs, key=str.encode))
+    return tuple(base.specs[name] for name in numbers_of(base.specs))

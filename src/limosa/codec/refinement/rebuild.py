@@ -16,7 +16,6 @@ from limosa.codec.constants import core_dtype
 from limosa.codec.refinement.philox import mask, signs
 from limosa.codec.refinement.records import (
     REFINED_DTYPES,
-    Copy,
     Difference,
     Exact,
     Factors,
@@ -67,11 +66,11 @@ def rebuild(number: int, record: Record, arrays: tuple[Levels, ...], context: Co
     if isinstance(record, Difference):
         return _added(base, spec, _scaled(number, record, arrays[0], context))
     if isinstance(record, Masked):
-        return _masked(number, record, arrays[0], context)
+        return _masked(number, base, record, arrays[0], context)
     if isinstance(record, Rows):
         return _rows(base, spec, record, arrays[0])
     if isinstance(record, Factors):
-        return _factors(number, record, arrays, context)
+        return _factors(number, base, record, arrays, context)
     if isinstance(record, Integers):
         old = base.view(numpy_dtype(spec.dtype))
         # Modulo the width, for signed and unsigned alike.
@@ -99,9 +98,13 @@ def decompose(matrix: Matrix) -> Singular:
     return Singular(*_core.svd(np.ascontiguousarray(finite)))
 
 
-def matrices(spec: TensorSpec, record: Factors, data: Bytes) -> Matrix:
-    """The matrices (parts, o, i) of a tensor."""
-    return as_doubles(spec, data).reshape(record.parts, *record.matrix(spec))
+def sign_scale(columns: int) -> float:
+    """The magnitude of the numbers of a right factor: a power of two near 1 / sqrt(columns).
+
+    >>> sign_scale(4), sign_scale(1)
+    (0.5, 1.0)
+    """
+    return 2.0 ** -((columns - 1).bit_length() // 2)
 
 
 def right_signs(seed: int, number: int, part: int, columns: int, count: int) -> Matrix:
@@ -110,12 +113,11 @@ def right_signs(seed: int, number: int, part: int, columns: int, count: int) -> 
     >>> right_signs(0, 0, 0, 4, 1).tolist()
     [[0.5, 0.5, -0.5, -0.5]]
     """
-    scale = 2.0 ** -((columns - 1).bit_length() // 2)
-    drawn: Matrix = signs(seed, (number, part), columns * count).reshape(count, columns) * scale
-    return drawn
+    drawn = signs(seed, (number, part), columns * count).reshape(count, columns)
+    return drawn * sign_scale(columns)
 
 
-def _added(base: Bytes | None, spec: TensorSpec, values: NDArray[np.float64]) -> Bytes:
+def _added(base: Bytes, spec: TensorSpec, values: NDArray[np.float64]) -> Bytes:
     row = np.ascontiguousarray(values.reshape(1, -1))
     return _core.merge(base, core_dtype(spec.dtype), _ONE, row)
 
@@ -138,7 +140,7 @@ def _scaled(
         return array.values * scale
 
 
-def _masked(number: int, record: Masked, array: Levels, context: Context) -> Bytes:
+def _masked(number: int, base: Bytes, record: Masked, array: Levels, context: Context) -> Bytes:
     spec = context.specs[number]
     chosen = mask(context.seed, (number, 0), spec.elements, record.threshold)
     if np.count_nonzero(chosen) != record.count:
@@ -148,7 +150,7 @@ def _masked(number: int, record: Masked, array: Levels, context: Context) -> Byt
         )  # fmt: skip
     values = np.zeros(spec.elements)
     values[chosen] = array.values
-    return _added(context.base(number), spec, values)
+    return _added(base, spec, values)
 
 
 def _rows(base: Bytes, spec: TensorSpec, record: Rows, array: Levels) -> Bytes:
@@ -163,11 +165,12 @@ def _rows(base: Bytes, spec: TensorSpec, record: Rows, array: Levels) -> Bytes:
     return _added(base, spec, values)
 
 
-def _factors(number: int, record: Factors, arrays: tuple[Levels, ...], context: Context) -> Bytes:
+def _factors(
+    number: int, base: Bytes, record: Factors, arrays: tuple[Levels, ...], context: Context
+) -> Bytes:
     spec = context.specs[number]
-    _, columns = record.matrix(spec)
-    data = context.base(number)
-    stack = matrices(spec, record, data)
+    rows, columns = record.matrix(spec)
+    stack = as_doubles(spec, base).reshape(record.parts, rows, columns)
     each = len(arrays) // record.parts
     results = []
     for part in range(record.parts):
@@ -175,7 +178,7 @@ def _factors(number: int, record: Factors, arrays: tuple[Levels, ...], context: 
             record, stack[part], arrays[part * each : (part + 1) * each],
             right_signs(context.seed, number, part, columns, record.augmented),
         )  # fmt: skip
-        old = None if record.mapping else data.reshape(record.parts, -1)[part]
+        old = None if record.mapping else base.reshape(record.parts, -1)[part]
         results.append(_core.merge(old, core_dtype(spec.dtype), left, right))
     return np.concatenate(results)
 
@@ -227,16 +230,3 @@ def _nothing(o: int, i: int) -> tuple[Matrix, Matrix, Matrix]:
     """In place of a decomposition of which only zeros would be used."""
     least = min(o, i)
     return np.zeros((o, least)), np.zeros(least), np.zeros((least, i))
-
-
-def resolve(changes: dict[int, Record]) -> None:
-    """Check that copies are of tensors that are no copies.
-
-    Raises:
-        CorruptError: a copy of a copy, or of nothing.
-    """
-    for number, record in changes.items():
-        if isinstance(record, Copy) and (
-            record.other == number or isinstance(changes.get(record.other), Copy)
-        ):
-            raise CorruptError("a copy of a copy", where=f"tensor number {number}")

@@ -6,7 +6,7 @@ Each record is written and read here, side by side, and says which arrays of lev
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, NamedTuple
@@ -311,6 +311,15 @@ class Change(NamedTuple):
     number: int
     record: Record
     arrays: tuple[Levels, ...] = ()
+
+
+def numbers_of(names: Iterable[str]) -> dict[str, int]:
+    """The numbers of tensors: their positions by the UTF-8 bytes of their names.
+
+    >>> numbers_of(["b", "a"])
+    {'a': 0, 'b': 1}
+    """
+    return {name: number for number, name in enumerate(sorted(names, key=str.encode))}
 
 
 def step_code(step: float) -> int:

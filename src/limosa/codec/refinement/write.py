@@ -17,7 +17,6 @@ from limosa.codec.refinement.read import Refinement, ordered_specs, read_refinem
 from limosa.codec.refinement.records import Change, Kind, Levels, step_code, step_of
 from limosa.codec.sections import write_section
 from limosa.errors import ConfigError
-from limosa.tensors import TensorSpec
 
 _MAX_LEVEL = 2**29 - 1
 
@@ -99,25 +98,22 @@ def _pack(base: Base, state: bytes, changes: Sequence[Change], seed: int) -> byt
         change.record.put(out)
         for array in change.arrays:
             out += step_code(array.step).to_bytes(2, "little")
+    arrays = [
+        (need.kind, array.levels)
+        for change in changes
+        for need, array in zip(
+            change.record.needs(specs[change.number]), change.arrays, strict=True
+        )
+        if array.step
+    ]
     for kind in Kind:
-        out += _stream(changes, specs, kind)
+        out += _stream([levels for held, levels in arrays if held == kind])
     return REFINEMENT_MAGIC + bytes([VERSION]) + write_section(bytes(out))
 
 
-def _stream(changes: Sequence[Change], specs: Sequence[TensorSpec], kind: Kind) -> bytes:
+def _stream(arrays: Sequence[NDArray[np.int32]]) -> bytes:
     """All levels of a kind, one array after another."""
-    arrays = [
-        array.levels
-        for change in changes
-        for array, need in zip(
-            change.arrays, change.record.needs(specs[change.number]), strict=True
-        )
-        if need.kind == kind and array.step
-    ]
-    if not arrays:
-        return b""
-    levels = np.concatenate(arrays).astype(np.int32)
-    return bytes(_core.encode_levels(levels, 1)) if levels.size else b""
+    return bytes(_core.encode_levels(np.concatenate(arrays), 1)) if arrays else b""
 
 
 def _check(base: Base, changes: Sequence[Change]) -> None:

@@ -58,9 +58,6 @@ class Method:
         """The re-parameterisation of a tensor."""
         raise NotImplementedError
 
-    #: Whether the tensors that are no targets (biases, norms) are masked as well.
-    masks_all = False
-
 
 @dataclass(frozen=True)
 class KnowledgeAugmentation(Method):
@@ -152,7 +149,6 @@ class RandomMask(Method):
     """RM: a share *p* of all parameters is learned; a seed says which (Konečný et al., 2016)."""
 
     p: float = 0.05
-    masks_all = True
 
     def __post_init__(self) -> None:
         _check_share("RandomMask", self.p)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from limosa.codec.refinement.philox import mask
-from limosa.codec.refinement.rebuild import decompose, right_signs
+from limosa.codec.refinement.rebuild import decompose, right_signs, sign_scale
 from limosa.codec.refinement.records import Difference, Factors, Levels, Masked, Record, Rows
 from limosa.torch.refine.learned import Learned, LearnedRight
 
@@ -116,7 +116,6 @@ class PrunedRows(Reparametrization):
     def __init__(self, weight: torch.Tensor, unit: float, kept: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("kept", kept.to(weight.device), persistent=False)
-        self._rows = weight.shape[0]
         shape = (len(kept), *weight.shape[1:])
         self.arrays.append(Learned(shape, unit, weight.device))
 
@@ -169,8 +168,8 @@ class Factored(Reparametrization):
             left = Learned((rows, count), unit, device)
             self.arrays.append(left)
             if record.learned_right:
-                most = 2.0 ** -((columns - 1).bit_length() // 2)
-                self.arrays.append(LearnedRight((count, columns), unit, most, left))
+                right = LearnedRight((count, columns), unit, sign_scale(columns), left)
+                self.arrays.append(right)
         if record.rank and not record.mapping:
             self.arrays.append(Learned((record.rank, record.rank), unit, device))
 

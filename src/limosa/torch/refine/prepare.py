@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from limosa.codec.base import Base
 from limosa.codec.inputs import Input
-from limosa.codec.opening import Path, open_base
+from limosa.codec.opening import Path
 from limosa.codec.refinement.read import read_refinement
+from limosa.codec.refinement.records import numbers_of
 from limosa.errors import ConfigError
 from limosa.limits import Limits
-from limosa.tensors import Tensor
-from limosa.torch.dtypes import from_tensor, to_tensor
 from limosa.torch.refine.methods import FilterPruning, Method, Place, RandomMask
 from limosa.torch.refine.parametrizations import (
     DifferenceOf,
-    MaskedDifference,
     PrunedRows,
     Reparametrization,
 )
 from limosa.torch.refine.rate import Rate
-from limosa.torch.refine.session import Session, remove
+from limosa.torch.refine.session import Session, remove, state_of
 from limosa.torch.refine.targets import (
     ALL_LINEAR_CONV,
     Selection,
@@ -38,6 +34,7 @@ from limosa.torch.refine.targets import (
     norms_of,
     spots_of,
 )
+from limosa.torch.tensors import open_torch_base
 
 # An error in a value of a norm or a bias reaches as many outputs as one in this many weights.
 _WEIGHTS_OF_A_VECTOR = 64
@@ -103,7 +100,7 @@ def prepare(
     orders = [(module, list(module._parameters)) for module in model.modules()]
     handles = [
         module.register_forward_pre_hook(_freeze)
-        for _, module in norms_of(model)
+        for module in norms_of(model)
         if statistics == "freeze"
     ]
 
@@ -144,14 +141,9 @@ def reconstitute(
         BaseMismatchError: *base* is not what the update was made from.
         FormatError: the update is damaged, or what it gives is not what was promised.
     """
-    held: Any = base
-    if isinstance(base, Mapping):
-        held = Base.from_tensors({name: to_tensor(name, tensor) for name, tensor in base.items()})
-    with read_refinement(update, base=open_base(held, limits=limits), limits=limits) as rebuilt:
-        return {
-            spec.name: from_tensor(Tensor(spec.dtype, spec.shape, np.array(data)))
-            for spec, data in rebuilt
-        }
+    held = open_torch_base(base, limits=limits)
+    with read_refinement(update, base=held, limits=limits) as rebuilt:
+        return state_of(rebuilt)
 
 
 def count(model: nn.Module, method: Method) -> int:
@@ -174,8 +166,9 @@ def count(model: nn.Module, method: Method) -> int:
     for spot in spots:
         size = spot.parameter.numel()
         if spot not in targets:
-            kept = method.kept(size) if isinstance(method, FilterPruning) else size
-            learned += kept if spot is not last and _is_norm(spot) else size
+            if isinstance(method, FilterPruning) and _is_norm(spot):
+                size = method.kept(size)
+            learned += size
             continue
         o, i = spot.parameter.shape[0], size // spot.parameter.shape[0]
         if isinstance(method, FilterPruning):
@@ -194,7 +187,7 @@ def _reparametrizations(
     base: Mapping[str, torch.Tensor],
     seed: int,
 ) -> list[tuple[Spot, Reparametrization]]:
-    numbers = {name: n for n, name in enumerate(sorted(base, key=str.encode))}
+    numbers = numbers_of(base)
     folded = folded_biases(model)
     pruned = _pruned(model, methods, selection) if isinstance(methods, FilterPruning) else {}
     chosen: list[tuple[Spot, Reparametrization]] = []
@@ -234,12 +227,10 @@ def _made(
     if place.name in folded:
         return None
     if isinstance(method, RandomMask):
-        made = MaskedDifference(place.weight, place.unit, method.p, place.seed, place.number)
+        made = method.apply(place)
         return made if made.size else None
-    if is_target and method is None:
-        return None
-    if is_target and method is not None and not isinstance(method, FilterPruning):
-        return method.apply(place)
+    if is_target and not isinstance(method, FilterPruning):
+        return None if method is None else method.apply(place)
     return DifferenceOf(place.weight, place.unit)
 
 

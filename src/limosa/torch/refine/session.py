@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from limosa.codec.base import Base
+from limosa.codec.refinement.read import Refinement
 from limosa.codec.refinement.rebuild import as_doubles
 from limosa.codec.refinement.records import (
     INTEGER_DTYPES,
@@ -20,6 +21,7 @@ from limosa.codec.refinement.records import (
     Exact,
     Integers,
     Record,
+    numbers_of,
 )
 from limosa.codec.refinement.write import Written, packed_size, quantize_levels, write_refinement
 from limosa.errors import ConfigError
@@ -63,7 +65,7 @@ class Session:
         self._undo = undo
         self._held = {name: to_tensor(name, tensor) for name, tensor in base.items()}
         self.base = Base.from_tensors(self._held)
-        self._numbers = {name: n for n, name in enumerate(sorted(base, key=str.encode))}
+        self._numbers = numbers_of(base)
         self._tied = dict(tied)
         self._open = True
         if rate is not None:
@@ -123,10 +125,7 @@ class Session:
         Arguments and errors as for :meth:`encode`.
         """
         written = self.encode(step=step, target_bytes=target_bytes)
-        new = {
-            spec.name: from_tensor(Tensor(spec.dtype, spec.shape, np.array(data)))
-            for spec, data in written.refinement
-        }
+        new = state_of(written.refinement)
         self.close()
         self.model.load_state_dict(new)
         return written.data
@@ -204,6 +203,14 @@ class Session:
         if last == "running_var":
             return 1, np.abs(before)
         return 0, np.ones_like(before) * (float(np.sqrt(np.mean(before**2))) or 1.0)
+
+
+def state_of(refinement: Refinement) -> dict[str, torch.Tensor]:
+    """The state dict that a refinement gives, in memory of its own."""
+    return {
+        spec.name: from_tensor(Tensor(spec.dtype, spec.shape, np.array(data)))
+        for spec, data in refinement
+    }
 
 
 def plain_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -29,7 +29,6 @@ class Spot:
     Attributes:
         owners: (module, attribute, name in the state dict), more than one if the weight is tied.
         parts: matrices that the tensor is a stack of.
-        follows: for a batch norm, the name of the convolution's weight just before it.
     """
 
     parameter: nn.Parameter
@@ -159,13 +158,9 @@ def neighbours(
     return pairs
 
 
-def norms_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def norms_of(model: nn.Module) -> list[nn.Module]:
     """The batch norms of a model that keep statistics."""
-    return [
-        (path, module)
-        for path, module in model.named_modules()
-        if isinstance(module, _NORMS) and module.track_running_stats
-    ]
+    return [m for m in model.modules() if isinstance(m, _NORMS) and m.track_running_stats]
 
 
 def _names(spot: Spot) -> list[str]:
