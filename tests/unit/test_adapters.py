@@ -136,8 +136,8 @@ def test_what_cannot_be_merged_says_why(tmp_path: Path):
     def with_config(text: str) -> None:
         (adapter / "adapter_config.json").write_text(text)
 
-    with_config(json.dumps({**config, "peft_type": "IA3"}))
-    with pytest.raises(ConfigError, match="IA3"):
+    with_config(json.dumps({**config, "peft_type": "BOFT"}))
+    with pytest.raises(ConfigError, match="BOFT"):
         merge_adapter(base, adapter)
     with_config(json.dumps({**config, "lora_alpha": "x"}))
     with pytest.raises(CorruptError, match="lora_alpha"):

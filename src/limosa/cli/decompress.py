@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from limosa.cli import options, progress, report
@@ -56,4 +58,22 @@ def command(
             progress=advance,
             limits=limits,
         )
+    check_adapter(output, limits)
     report.restored(output, digest, as_json)
+
+
+def check_adapter(output: str, limits: Limits) -> None:
+    """Of an adapter that came less what its seed gives, whether peft draws the sender's numbers."""
+    from limosa.errors import MissingExtraError
+    from limosa.files.adapter import WEIGHTS
+
+    if output == "-" or not (Path(output) / WEIGHTS).is_file():
+        return
+    from limosa.exchange.adapter_folder import check_drawn
+
+    try:
+        names = check_drawn(output, limits=limits)
+    except MissingExtraError as error:
+        raise click.ClickException(f"{output} is written, but not checked: {error}") from None
+    if names:
+        click.echo(f"  {len(names)} tensors are drawn from the seed as the sender's", err=True)

@@ -14,22 +14,21 @@ if TYPE_CHECKING:
 
 
 @click.command("diff")
-@click.argument("bases", nargs=-1, type=options.STORED_INPUT, metavar="BASE...")
-@click.argument("new", type=options.INPUT)
+@click.argument("models", nargs=-1, type=options.INPUT, metavar="[BASE]... [NEW]")
 @options.output_option("Where to write the update; - is standard output.")
 @click.option(
     "--adapter",
     type=click.Path(exists=True, file_okay=False),
     metavar="DIR",
-    help="In place of NEW: merge peft's LoRA adapter DIR into BASE; --snr says how exactly.",
+    help="In place of NEW: merge peft's adapter DIR into BASE; --snr says how exactly. "
+    "Without BASE, code the adapter itself, less what its seed gives again.",
 )
 @options.quality_options
 @options.threads_option
 @options.limits_option
 @options.json_option("Print the result, with the base that was chosen, as JSON.")
 def command(
-    bases: tuple[str, ...],
-    new: str,
+    models: tuple[str, ...],
     output: str,
     adapter: str | None,
     threads: int | None,
@@ -44,17 +43,53 @@ def command(
     \b
     limosa diff v1.safetensors v2.safetensors -o v1-to-v2.limosa
     limosa diff base.safetensors --adapter my-lora -o merged.limosa
+    limosa diff --adapter my-vera -o my-vera.limosa
     """
     report.refuse_json_on_stream(as_json, output)
     if adapter is not None:
-        if bases:
+        if len(models) > 1:
             raise click.UsageError("--adapter stands in place of NEW: name one BASE only.")
-        merge(new, adapter, output, chosen, threads, limits, as_json)
+        if models:
+            merge(models[0], adapter, output, chosen, threads, limits, as_json)
+        else:
+            code_adapter(adapter, output, chosen, threads, limits, as_json)
         return
-    if not bases:
+    if len(models) < 2:
         raise click.UsageError("Missing argument: name BASE and NEW.")
+    *bases, new = models
+    if "-" in bases:
+        raise click.UsageError("BASE is read twice: it cannot be standard input.")
     quality = options.quality(chosen)
-    write_update(bases, new, output, quality, threads, limits, as_json)
+    write_update(tuple(bases), new, output, quality, threads, limits, as_json)
+
+
+def code_adapter(
+    adapter: str,
+    output: str,
+    chosen: dict[str, Any],
+    threads: int | None,
+    limits: Limits,
+    as_json: bool,
+) -> None:
+    """Code an adapter as itself."""
+    from limosa.exchange.adapter_folder import compress_adapter
+
+    quality = options.quality(chosen)
+    with progress.progress_bar("diff", progress.size_on_disk(adapter)) as advance:
+        done = compress_adapter(
+            adapter,
+            options.sink(output),
+            quality=quality,
+            threads=threads,
+            limits=limits,
+            progress=advance,
+        )
+    size = done.encoded.bytes_out
+    report.encoded(
+        output, done.bytes_in, size, as_json, digest=done.encoded.digest, drawn=done.drawn
+    )
+    if done.drawn and not as_json and output != "-":
+        click.echo(f"  {len(done.drawn)} tensors stay behind: peft draws them from the seed")
 
 
 def merge(

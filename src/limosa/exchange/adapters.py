@@ -8,13 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from limosa.codec.base import Base
 from limosa.codec.opening import BaseLike, open_base
-from limosa.codec.refinement.rebuild import as_doubles, right_signs, sign_scale
+from limosa.codec.refinement.rebuild import right_signs, sign_scale
 from limosa.codec.refinement.records import (
-    REFINED_DTYPES,
     Change,
     Difference,
     Factors,
@@ -22,11 +20,19 @@ from limosa.codec.refinement.records import (
 )
 from limosa.codec.refinement.write import Written, quantize_levels, write_refinement
 from limosa.errors import ConfigError, CorruptError
+from limosa.exchange.adapter_parts import (
+    ADDED,
+    OWN_NAMES,
+    Matrix,
+    added_parts,
+    base_values,
+    learned_values,
+    refined_spec,
+)
 from limosa.files.adapter import Adapter, read_adapter
 from limosa.limits import Limits
 from limosa.tensors import Tensor, TensorSpec
 
-Matrix = NDArray[np.float64]
 #: Signal-to-noise ratio of what the adapter adds, in dB, unless another is asked for.
 SNR = 50.0
 # The seeded signs, to which a right factor is a difference, shall be small beside it.
@@ -53,7 +59,10 @@ def merge_adapter(
     threads: int | None = None,
     limits: Limits | None = None,
 ) -> Written:
-    """The update that merges a LoRA adapter into its base, as ``merge_and_unload`` of peft does.
+    """The update that merges an adapter into its base, as ``merge_and_unload`` of peft does.
+
+    The factors of LoRA travel as they are; what SHiRA, IA3 and VeRA add to a tensor travels as a
+    difference, since the edge has no method of theirs.
 
     Args:
         base: the model that the adapter was trained on, which the receiver holds.
@@ -61,7 +70,7 @@ def merge_adapter(
         snr: how exactly, in dB of what the adapter adds; 50 is a third of its bytes.
 
     Raises:
-        ConfigError: the adapter is no LoRA, or of another base.
+        ConfigError: the adapter is of a kind that cannot be merged, or of another base.
         FormatError: a file is damaged.
     """
     if not 0 < snr <= 120:
@@ -77,14 +86,9 @@ def low_rank_parts(adapter: Adapter, specs: Mapping[str, TensorSpec]) -> Iterato
     """The products that a LoRA adapter adds to tensors of *specs*.
 
     Raises:
-        ConfigError: the adapter is of another kind, or of another base.
+        ConfigError: the adapter is of another base, or a DoRA.
         CorruptError: its factors do not fit each other.
     """
-    if adapter.kind != "LORA":
-        raise ConfigError(
-            "an adapter that cannot be merged", where="adapter_config.json", found=adapter.kind,
-            allowed="LORA", remedy="merge it with peft, and diff the result",
-        )  # fmt: skip
     for name, tensor in adapter.tensors.items():
         for first, second in _LORA.items():
             if not name.endswith(f".{first}"):
@@ -103,7 +107,7 @@ def low_rank_parts(adapter: Adapter, specs: Mapping[str, TensorSpec]) -> Iterato
 def _part(
     adapter: Adapter, module: str, kind: str, a: Tensor, b: Tensor, specs: Mapping[str, TensorSpec]
 ) -> LowRank:
-    spec = _spec(f"{module}.weight", specs)
+    spec = refined_spec(f"{module}.weight", specs)
     right = _matrix(a, f"{module}.{kind}")
     left = _matrix(b, f"{module}.{kind}")
     if right.shape[0] != left.shape[1]:
@@ -123,39 +127,38 @@ def _part(
 
 
 def _matrix(tensor: Tensor, where: str) -> Matrix:
-    if tensor.dtype not in REFINED_DTYPES or len(tensor.shape) < 2 or not tensor.data.size:
+    if len(tensor.shape) < 2:
         raise CorruptError("no factor", where=f"tensor {where!r}", found=f"{tensor.shape}")
-    values = as_doubles(tensor.spec(where), tensor.data)
-    if not np.isfinite(values).all():
-        raise CorruptError("a factor that is not finite", where=f"tensor {where!r}")
-    return values.reshape(tensor.shape[0], -1)
-
-
-def _spec(name: str, specs: Mapping[str, TensorSpec]) -> TensorSpec:
-    if name not in specs or specs[name].dtype not in REFINED_DTYPES:
-        raise ConfigError(
-            "an adapter of another base", where=f"tensor {name!r}", found="not in the base",
-            remedy="pass the model that the adapter was trained on",
-        )  # fmt: skip
-    return specs[name]
+    return learned_values(tensor, where).reshape(tensor.shape[0], -1)
 
 
 def _changes(base: Base, adapter: Adapter, share: float) -> Iterator[Change]:
     numbers = numbers_of(base.specs)
-    for part in low_rank_parts(adapter, base.specs):
-        change = _factors(part, numbers[part.name], share)
-        if change is not None:
-            yield change
+    if adapter.kind == "LORA":
+        for part in low_rank_parts(adapter, base.specs):
+            change = _factors(part, numbers[part.name], share)
+            if change is not None:
+                yield change
+    elif adapter.kind in ADDED:
+        for name, added in added_parts(adapter, base):
+            yield _difference(added, numbers[name], share)
+    else:
+        raise ConfigError(
+            "an adapter that cannot be merged", where="adapter_config.json", found=adapter.kind,
+            allowed=", ".join(["LORA", *ADDED]), remedy="merge it with peft, and diff the result",
+        )  # fmt: skip
     for name, tensor in adapter.tensors.items():
-        if "lora_" in name:
-            continue  # its factors, above
-        spec = _spec(name, base.specs)
+        if OWN_NAMES.search(name):
+            continue  # above
+        spec = refined_spec(name, base.specs)
         if spec.shape != tensor.shape:
             raise ConfigError(
                 "an adapter of another base", where=f"tensor {name!r}", found=str(tensor.shape),
                 allowed=str(spec.shape),
             )  # fmt: skip
-        yield _moved(base, spec, tensor, numbers[name], share)
+        yield _difference(
+            learned_values(tensor, name) - base_values(base, spec), numbers[name], share
+        )
 
 
 def _factors(part: LowRank, number: int, share: float) -> Change | None:
@@ -176,10 +179,9 @@ def _factors(part: LowRank, number: int, share: float) -> Change | None:
     return Change(number, Factors(1, augmented=rank, learned_right=True), arrays)
 
 
-def _moved(base: Base, spec: TensorSpec, tensor: Tensor, number: int, share: float) -> Change:
-    """A whole tensor that the adapter brings: biases, and what peft calls modules_to_save."""
-    old = base.data(spec.name, spec)
-    assert old is not None, spec
-    moved = as_doubles(tensor.spec(spec.name), tensor.data) - as_doubles(spec, old)
+def _difference(moved: Matrix, number: int, share: float) -> Change:
     size = float(np.sqrt(np.mean(moved * moved))) if moved.size else 0.0
-    return Change(number, Difference(), (quantize_levels(moved, share * size or 1.0),))
+    # Where few elements move, the noise is theirs alone.
+    few = float(np.sqrt(np.mean(moved != 0))) if moved.size else 0.0
+    step = share * size / few if few else 1.0
+    return Change(number, Difference(), (quantize_levels(moved.reshape(-1), step),))

@@ -17,7 +17,8 @@ from limosa.limits import Limits
 from limosa.tensors import TensorMap
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+#: Of all names in the weights of an adapter.
+PREFIX = "base_model.model."
 _MAX_CONFIG_BYTES = 2**20
 
 
@@ -67,7 +68,7 @@ def read_adapter(folder: str | os.PathLike[str], *, limits: Limits | None = None
         )  # fmt: skip
     config = _read_config(path / CONFIG)
     with read(path / WEIGHTS, limits=limits) as bundle:
-        tensors = {spec.name.removeprefix(_PREFIX): bundle.get(spec.name) for spec in bundle.specs}
+        tensors = {spec.name.removeprefix(PREFIX): bundle.get(spec.name) for spec in bundle.specs}
     return Adapter(str(config.get("peft_type")), config, tensors)
 
 
