@@ -142,7 +142,9 @@ def test_an_entry_of_a_huge_layer_is_refused(tmp_path: Path):
 def test_lossy_recoding_is_smaller_and_loads(tmp_path: Path):
     made(tmp_path, "SHIRA", r=4, random_seed=1)
     plain = compress_adapter(tmp_path / "adapter", tmp_path / "a.limosa")
-    lossy = compress_adapter(tmp_path / "adapter", tmp_path / "b.limosa", quality=limosa.MaxError(0.005))
+    lossy = compress_adapter(
+        tmp_path / "adapter", tmp_path / "b.limosa", quality=limosa.MaxError(0.005)
+    )
     assert lossy.encoded.bytes_out < 0.6 * plain.encoded.bytes_out
     limosa.decompress(tmp_path / "b.limosa", tmp_path / "back")
     old = load_file(tmp_path / "adapter" / WEIGHTS)
