@@ -754,7 +754,8 @@ def read_fields(source: Cursor, n: int, chunk: Chunk, classed: bool) -> list[int
     """3.4 and 3.14."""
     E, M, W = chunk.dtype.exponent, chunk.dtype.mantissa, chunk.dtype.width
     source.require(E > 0, f"fields of {chunk.dtype.name}")
-    k, z, w = source.uint(1), source.uint(1), source.uint(2)
+    head, z, w = source.uint(1), source.uint(1), source.uint(2)
+    unsigned, k = divmod(head, 128)
     source.require(k <= min(5, M) and k + z <= M, f"k = {k}, z = {z}")
     K, class_of = field_classes(source, n) if classed else (1, [0] * n)
     x = source.varint()
@@ -763,7 +764,8 @@ def read_fields(source: Cursor, n: int, chunk: Chunk, classed: bool) -> list[int
     symbols = symbol_stream(source, n, lambda i, _: class_of[i], K)
     source.require(symbols.count(0) == x, f"{symbols.count(0)} escapes, {x} promised")
     r = W - E - k - z
-    rests = bit_planes(source, n, r)
+    source.require(not unsigned or r % 2 == 1, f"unsigned fields with r = {r}")
+    rests = bit_planes(source, n, r - unsigned)
     pending = iter(escapes)
     units = []
     for symbol, rest in zip(symbols, rests, strict=True):
@@ -833,9 +835,14 @@ def zero_mask(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
     flags = [mask.take(1) for _ in range(n)]
     source.require(sum(flags) == v, f"a mask of {sum(flags)} units, {v} promised")
     mode = source.uint(1)
-    source.require(mode in (0, 4, 5, 7), f"mode {mode} in a zero mask")
-    units = iter(MODES[mode](source, v, chunk, None))
+    units = iter(in_full(source, mode, v, chunk))
     return [next(units) if flag else 0 for flag in flags]
+
+
+def in_full(source: Cursor, mode: int, v: int, chunk: Chunk) -> list[int]:
+    """The units that a block of zeros and repeats has in full."""
+    source.require(mode in (0, 4, 5, 7), f"mode {mode} for units in full")
+    return MODES[mode](source, v, chunk, None)
 
 
 # 3.7 Planes and base planes
@@ -1472,6 +1479,34 @@ def field_classes(source: Cursor, n: int) -> tuple[int, list[int]]:
     return K, class_of
 
 
+# 3.15 Repeats
+
+
+def repeats(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 19."""
+    grid = read_grid(source, n)
+    size = chunk.dtype.width // 8
+    flags = source.uint(1)
+    source.require(flags < 2, f"flags {flags}")
+    common = source.uint(size) if flags else None
+    which = Bits(bytes(symbol_stream(source, (grid.rows + 7) // 8)))
+    has_value = [which.take(1) for _ in range(grid.rows)]
+    of_rows = [source.uint(size) if has else None for has in has_value]
+    v = source.varint()
+    source.require(v <= n, f"{v} of {n} units in full")
+    packed = Bits(bytes(symbol_stream(source, (n + 3) // 4)))
+    kinds = [packed.take(2) for _ in range(n)]
+    units = iter(in_full(source, source.uint(1), v, chunk) if v else [])
+    source.require(kinds.count(1) == v, f"{kinds.count(1)} units in full, {v} promised")
+    out = []
+    for i, kind in enumerate(kinds):
+        row = (grid.first + i) // grid.columns
+        unit = (0, next(units) if kind == 1 else None, common, of_rows[row])[kind]
+        source.require(unit is not None, f"kind {kind} in row {row}")
+        out.append(unit or 0)
+    return out
+
+
 MODES: dict[int, Block] = {
     0: raw,
     1: constant,
@@ -1492,6 +1527,7 @@ MODES: dict[int, Block] = {
     16: levels,
     17: base_palette,
     18: classed_fields,
+    19: repeats,
 }
 WHOLE_MODES = {2, 13, 14}
 BASE_MODES = {3, 8, 9, 10, 12, 14, 16, 17}

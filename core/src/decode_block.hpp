@@ -53,6 +53,11 @@ Bytes read_symbols(Reader& r, size_t n, const Block& b);
 unsigned read_class_count(Reader& r, unsigned least);
 RowClasses read_row_classes(Reader& r, const Rows& rows, unsigned count, const Block& b);
 
+// Raw units, fields, a palette or planes: what may stand for itself or among zeros.
+void decode_plain(Reader& r, Mode mode, const Block& b);
+// Zeros and repeated values beside units in full (docs/format.md 3.6, 3.15).
+void decode_zero_mask(Reader& r, const Block& b);
+void decode_repeats(Reader& r, const Block& b);
 // Fields, with classes or without (docs/format.md 3.4, 3.14).
 void decode_fields(Reader& r, const Block& b, bool classed);
 // Levels, alone or against a base (docs/format.md 3.11).

@@ -75,45 +75,6 @@ void decode_planes(Reader& r, const Block& b, const uint8_t* base) {
   if (base) kernels().xor_bytes(b.units, base, b.n * size, b.units);
 }
 
-void decode_content(Reader& r, Mode mode, const Block& b) {
-  switch (mode) {
-    case Mode::raw:
-      std::memcpy(b.units, r.take(b.n * b.d.unit_bytes()), b.n * b.d.unit_bytes());
-      return;
-    case Mode::fields: return decode_fields(r, b, false);
-    case Mode::palette: return decode_palette(r, b);
-    case Mode::planes: return decode_planes(r, b, nullptr);
-    default: r.corrupt("block mode " + std::to_string(static_cast<unsigned>(mode)) + " inside a zero mask");
-  }
-}
-
-void decode_zero_mask(Reader& r, const Block& b) {
-  const size_t size = b.d.unit_bytes();
-  const uint64_t count = r.varint();
-  if (count < 1 || count >= b.n) r.corrupt("count of units that are not zero");
-  b.s.mask.resize((b.n + 7) / 8);
-  SymbolDecoder mask;
-  mask.begin(r, b.s.mask.size(), 1, b.s.table);
-  mask.next(b.s.mask.data(), nullptr, b.s.mask.size());
-  mask.finish();
-  if (b.n % 8) b.s.mask.back() &= static_cast<uint8_t>((1u << (b.n % 8)) - 1);  // padding
-  uint64_t ones = 0;
-  for (const uint8_t byte : b.s.mask) ones += static_cast<unsigned>(__builtin_popcount(byte));
-  if (ones != count) r.corrupt("zero mask does not match its count");
-  b.s.units.resize(static_cast<size_t>(count) * size);
-  const Mode mode = static_cast<Mode>(r.number<uint8_t>());
-  decode_content(r, mode, {b.s.units.data(), nullptr, nullptr, static_cast<size_t>(count), b.d, b.dtype, b.digits, b.s});
-  const uint8_t* from = b.s.units.data();
-  for (size_t i = 0; i < b.n; ++i) {
-    if (b.s.mask[i / 8] >> (i % 8) & 1) {
-      std::memcpy(b.units + i * size, from, size);
-      from += size;
-    } else {
-      std::memset(b.units + i * size, 0, size);
-    }
-  }
-}
-
 // The head of steps: contexts and their first exponent, then the stream.
 struct StepsDecoder {
   unsigned contexts = 1, first = 0;
@@ -214,6 +175,22 @@ void decode_decimal(Reader& r, const Block& b, const uint8_t* base) {
   place_exceptions(exceptions, b);
 }
 
+}  // namespace
+
+void decode_plain(Reader& r, Mode mode, const Block& b) {
+  switch (mode) {
+    case Mode::raw:
+      std::memcpy(b.units, r.take(b.n * b.d.unit_bytes()), b.n * b.d.unit_bytes());
+      return;
+    case Mode::fields: return decode_fields(r, b, false);
+    case Mode::palette: return decode_palette(r, b);
+    case Mode::planes: return decode_planes(r, b, nullptr);
+    default: r.corrupt("block mode " + std::to_string(static_cast<unsigned>(mode)) + " for units among zeros");
+  }
+}
+
+namespace {
+
 void decode_block(Reader& r, uint8_t mode, const Block& b) {
   const size_t bytes = b.n * b.d.unit_bytes();
   switch (static_cast<Mode>(mode)) {
@@ -236,10 +213,11 @@ void decode_block(Reader& r, uint8_t mode, const Block& b) {
     case Mode::base_levels: return decode_levels(r, b, need_base(r, b));
     case Mode::base_palette: return decode_base_palette(r, b);
     case Mode::classed_fields: return decode_fields(r, b, true);
+    case Mode::repeats: return decode_repeats(r, b);
     case Mode::raw:
     case Mode::fields:
     case Mode::palette:
-    case Mode::planes: return decode_content(r, static_cast<Mode>(mode), b);
+    case Mode::planes: return decode_plain(r, static_cast<Mode>(mode), b);
     default: r.corrupt("block mode " + std::to_string(mode));
   }
 }

@@ -37,11 +37,24 @@ void place_escapes(const Reader& r, const std::vector<uint16_t>& fields, size_t*
   }
 }
 
+// The planes of a block; those of units that are not negative come without the last, which is put back.
+const uint8_t* read_planes(Reader& r, const BitPlanes& planes, bool is_unsigned, DecodeScratch& s) {
+  if (!is_unsigned) return r.take(planes.bytes());
+  if (planes.bits % 2 == 0) r.corrupt("unsigned fields whose last plane is not that of the signs");
+  const size_t signs = (planes.units + 7) / 8, rest = planes.bytes() - signs;
+  const uint8_t* data = r.take(rest);
+  s.planes.resize(std::max(s.planes.size(), planes.bytes()));
+  if (rest) std::memcpy(s.planes.data(), data, rest);
+  std::memset(s.planes.data() + rest, 0, signs);
+  return s.planes.data();
+}
+
 }  // namespace
 
 void decode_fields(Reader& r, const Block& b, bool classed) {
   if (!b.d.is_float()) r.corrupt("fields block in a tensor that is not float");
-  const unsigned k = r.number<uint8_t>(), z = r.number<uint8_t>(), window = r.number<uint16_t>();
+  const unsigned head = r.number<uint8_t>(), z = r.number<uint8_t>(), window = r.number<uint16_t>();
+  const unsigned k = head % kUnsigned;
   if (k > kMaxJoined || k + z > b.d.mantissa_bits) r.corrupt("joined bits or trailing zeros out of range");
   const unsigned top = b.d.exponent_bits + k;
   if (window >> top) r.corrupt("window out of range");
@@ -51,7 +64,7 @@ void decode_fields(Reader& r, const Block& b, bool classed) {
   SymbolDecoder symbols;
   symbols.begin(r, b.n, lists.count, b.s.table);
   const BitPlanes planes{b.d.unit_bits - top - z, b.n};
-  const uint8_t* plane_data = r.take(planes.bytes());
+  const uint8_t* plane_data = read_planes(r, planes, head / kUnsigned, b.s);
   b.s.symbols.resize(std::max(b.s.symbols.size(), std::min(b.n, kPiece)));
   if (classed) b.s.classes.resize(std::max(b.s.classes.size(), std::min(b.n, kPiece)));
   const unsigned highest = (1u << top) - 1 - window;  // largest symbol that is a top field

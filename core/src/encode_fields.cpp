@@ -66,7 +66,7 @@ size_t best_window(const std::vector<uint32_t>& fields, size_t last) {
 
 // Fields with k joined bits, from the histogram of top fields with `bits` bits; only [low, high] occur, or 0.
 void consider_fields(const std::vector<uint32_t>& bins, size_t low, size_t high, unsigned bits, size_t n, const Dtype& d,
-                     unsigned k, unsigned z, std::vector<uint32_t>& merged, FieldsPlan& best) {
+                     unsigned k, unsigned z, bool positive, std::vector<uint32_t>& merged, FieldsPlan& best) {
   const unsigned shift = bits - d.exponent_bits - k;
   merged.assign((high >> shift) + 2, 0);
   merged[0] = bins[0];
@@ -85,10 +85,11 @@ void consider_fields(const std::vector<uint32_t>& bins, size_t low, size_t high,
     if (merged[t]) count(t);
   const uint64_t escapes = symbols[0];
   const unsigned r = d.unit_bits - d.exponent_bits - k - z;
-  uint64_t cost = entropy_bits(symbols, 256) + (used + (escapes != 0)) * kTableEntryBits + kStreamBits + uint64_t{n} * r;
+  const bool is_unsigned = positive && r % 2;  // then the last plane is that of the signs
+  uint64_t cost = entropy_bits(symbols, 256) + (used + (escapes != 0)) * kTableEntryBits + kStreamBits + uint64_t{n} * (r - is_unsigned);
   if (escapes) cost += outside > 1 ? kEscapeBits * (escapes - std::min<uint64_t>(escapes, merged[0])) + 80 : 48;
   if (cost >= best.bits) return;
-  best = {cost, k, z, static_cast<uint32_t>(window), escapes, {}};
+  best = {cost, k, z, is_unsigned, static_cast<uint32_t>(window), escapes, {}};
   std::copy(symbols, symbols + 256, best.counts);
 }
 
@@ -183,7 +184,9 @@ bool plan_fields(FieldsPlan& plan, const uint8_t* units, size_t n, const Dtype& 
   plan.bits = most;
   const unsigned z = trailing_zeros(any, d);
   // Two joined bits hold nearly all that the mantissa owes to the exponent; F16 has room for three in a byte.
-  const unsigned widest = std::min(d.exponent_bits == 5 ? 3u : 2u, d.mantissa_bits - z);
+  // Without signs one more leaves planes without a rest.
+  const bool positive = any >> (d.unit_bits - 1) == 0;
+  const unsigned widest = std::min(d.exponent_bits == 5 || positive ? 3u : 2u, d.mantissa_bits - z);
   const unsigned bits = d.exponent_bits + widest;
   std::vector<uint32_t> bins(size_t{4} << bits, 0), merged;
   kernels().top_histogram(units, d.unit_bits, n, bits, bins.data());
@@ -194,7 +197,7 @@ bool plan_fields(FieldsPlan& plan, const uint8_t* units, size_t n, const Dtype& 
   while (low < high && bins[low] == 0) ++low;
   while (high > low && bins[high] == 0) --high;
   for (unsigned k = widest;; --k) {
-    consider_fields(bins, low, high, bits, n, d, k, z, merged, plan);
+    consider_fields(bins, low, high, bits, n, d, k, z, positive, merged, plan);
     if (k == 0) break;
   }
   return plan.bits < most;
@@ -207,7 +210,7 @@ Mode append_fields(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, c
   s.symbols.resize(n);
   s.planes.resize(planes.bytes());
   kernels().split(units, d.unit_bits, n, top, plan.zeros, plan.window, s.symbols.data(), s.planes.data());
-  out.push_back(static_cast<uint8_t>(plan.joined));
+  out.push_back(static_cast<uint8_t>(plan.joined | (plan.is_unsigned ? kUnsigned : 0)));
   out.push_back(static_cast<uint8_t>(plan.zeros));
   append(out, static_cast<uint16_t>(plan.window));
   const RowClasses lists = rows ? plan_row_classes(*rows, plan, s) : RowClasses{};
@@ -229,7 +232,7 @@ Mode append_fields(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, c
   }
   if (classed) encode_symbols(out, s.symbols.data(), n, s.classes.data(), lists.count, s);
   else encode_symbols(out, s.symbols.data(), n, nullptr, 1, s, plan.counts);
-  append_bytes(out, s.planes.data(), s.planes.size());
+  append_bytes(out, s.planes.data(), s.planes.size() - (plan.is_unsigned ? (n + 7) / 8 : 0));
   return classed ? Mode::classed_fields : Mode::fields;
 }
 

@@ -4,14 +4,13 @@
 namespace limosa {
 namespace {
 
-constexpr size_t kZeroShare = 16;  // a mask is tried when one unit in so many is zero
+constexpr uint64_t kClassesSave = 16;  // of the cost of fields, at most one part in so many
 constexpr size_t kCell = 2048;  // units whose trailing zeros are looked at together
 
 // What became of a block.
 struct Coded {
   Mode mode = Mode::raw;
   uint64_t bits = 0;
-  bool few_zeros = false;  // certainly: zeros are escapes of a fields block
 };
 
 // Up to 256 distinct values with their counts, in a small hash table.
@@ -72,14 +71,15 @@ void append_palette(Bytes& out, const uint8_t* units, size_t n, size_t size, con
 
 // Chooses among raw, fields, palette and planes and appends the content of the block, without its header.
 // `out` null only measures; `rows` null: no classes.
-Coded encode_content(Bytes* out, const uint8_t* units, size_t n, const Dtype& d, uint64_t any, const Rows* rows,
-                     EncodeScratch& s) {
+Coded encode_content(Bytes* out, const uint8_t* units, size_t n, const Dtype& d, const Rows* rows, EncodeScratch& s) {
   const size_t size = d.unit_bytes();
+  uint64_t any, differing;
+  kernels().or_units(units, d.unit_bits, n, &any, &differing);
   Coded coded;
   coded.bits = uint64_t{n} * d.unit_bits;
   FieldsPlan fields;
   if (!d.is_float()) coded.mode = Mode::planes;
-  else if (plan_fields(fields, units, n, d, any, coded.bits)) coded = {Mode::fields, fields.bits, fields.escapes * kZeroShare < n};
+  else if (plan_fields(fields, units, n, d, any, coded.bits)) coded = {Mode::fields, fields.bits};
   if (size > 1 && n >= 16) {
     Palette palette(size);
     if (palette.collect(units, n) && palette.cost() < coded.bits) {
@@ -94,47 +94,11 @@ Coded encode_content(Bytes* out, const uint8_t* units, size_t n, const Dtype& d,
   return coded;
 }
 
-template <class T>
-size_t count_zeros_of(const uint8_t* units, size_t n) {
-  size_t zeros = 0;
-  for (size_t i = 0; i < n; ++i) {
-    T v;
-    std::memcpy(&v, units + i * sizeof(T), sizeof(T));
-    zeros += v == 0;
-  }
-  return zeros;
-}
-
-size_t count_zeros(const uint8_t* units, size_t n, size_t size) {
-  return size == 1   ? count_zeros_of<uint8_t>(units, n)
-         : size == 2 ? count_zeros_of<uint16_t>(units, n)
-         : size == 4 ? count_zeros_of<uint32_t>(units, n)
-                     : count_zeros_of<uint64_t>(units, n);
-}
-
-// The zero mask in place of one block, when it is smaller.
-bool encode_zero_mask(Bytes& out, size_t block_start, const uint8_t* units, size_t n, const Dtype& d, uint64_t any,
-                      EncodeScratch& s) {
-  const size_t size = d.unit_bytes(), zeros = count_zeros(units, n, size);
-  if (zeros * kZeroShare < n || zeros == n) return false;
-  Bytes mask((n + 7) / 8, 0), rest, block;
-  rest.reserve((n - zeros) * size);
-  for (size_t i = 0; i < n; ++i) {
-    if (load_unit(units + i * size, size) == 0) continue;
-    mask[i / 8] |= static_cast<uint8_t>(1u << (i % 8));
-    append_bytes(rest, units + i * size, size);
-  }
-  append_block_header(block, Mode::zero_mask, 0);
-  append_varint(block, n - zeros);
-  encode_symbols(block, mask.data(), mask.size(), nullptr, 1, s);
-  const size_t mode_at = block.size();
-  block.push_back(0);
-  block[mode_at] = static_cast<uint8_t>(encode_content(&block, rest.data(), n - zeros, d, any, nullptr, s).mode);
-  if (block.size() >= out.size() - block_start) return false;
-  out.resize(block_start);
-  append_block_header(out, Mode::zero_mask, n);
-  append_bytes(out, block.data() + 2, block.size() - 2);  // the header of `block` was mode and 0
-  return true;
+// A block that holds nothing but its content.
+void append_content(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, const Rows* rows, EncodeScratch& s) {
+  const size_t start = out.size();
+  append_block_header(out, Mode::raw, n);
+  out[start] = static_cast<uint8_t>(encode_content(&out, units, n, d, rows, s).mode);
 }
 
 void encode_segment(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, const Rows* rows, EncodeScratch& s) {
@@ -146,10 +110,20 @@ void encode_segment(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, 
     return;
   }
   const size_t start = out.size();
-  append_block_header(out, Mode::raw, n);
-  const Coded coded = encode_content(&out, units, n, d, any, rows, s);
-  out[start] = static_cast<uint8_t>(coded.mode);
-  if (!coded.few_zeros) encode_zero_mask(out, start, units, n, d, any, s);
+  if (!has_zeros_or_repeats(units, n, d)) return append_content(out, units, n, d, rows, s);
+  const uint64_t plain = encode_content(nullptr, units, n, d, nullptr, s).bits;
+  if (encode_repeats(out, units, rows ? *rows : Rows{n, n, 0}, d, s)) {
+    if (uint64_t{out.size() - start} * 8 < plain) return;
+    out.resize(start);
+  }
+  Bytes masked;
+  const bool has_mask = encode_zero_mask(masked, units, n, d, s);
+  if (!has_mask || uint64_t{masked.size()} * 8 > plain - plain / kClassesSave) {
+    append_content(out, units, n, d, rows, s);
+    if (!has_mask || masked.size() >= out.size() - start) return;
+    out.resize(start);
+  }
+  append_bytes(out, masked.data(), masked.size());
 }
 
 constexpr unsigned kAllZero = 64;
@@ -174,6 +148,12 @@ std::vector<size_t> segments(const uint8_t* units, size_t n, const Dtype& d) {
 
 }  // namespace
 
+void append_plain(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, EncodeScratch& s) {
+  const size_t mode_at = out.size();
+  out.push_back(0);
+  out[mode_at] = static_cast<uint8_t>(encode_content(&out, units, n, d, nullptr, s).mode);
+}
+
 void append_planes(Bytes& out, const uint8_t* units, size_t stride, size_t n, EncodeScratch& s) {
   for (size_t p = 0; p < stride; ++p) {
     s.symbols.resize(n);
@@ -195,9 +175,7 @@ void encode_intra(Bytes& out, const ChunkInput& in, EncodeScratch& scratch) {
 uint64_t intra_cost(const ChunkInput& in, EncodeScratch& scratch) {
   const Dtype& d = kDtypes[in.dtype];
   if (d.is_float()) {
-    uint64_t any, differing;
-    kernels().or_units(in.units, d.unit_bits, in.n, &any, &differing);
-    return encode_content(nullptr, in.units, in.n, d, any, nullptr, scratch).bits;
+    return encode_content(nullptr, in.units, in.n, d, nullptr, scratch).bits;
   }
   Bytes out;
   encode_intra(out, in, scratch);

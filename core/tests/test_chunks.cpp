@@ -261,6 +261,33 @@ void classes(Random& random, unsigned dtype) {
     }
 }
 
+// Activations: nothing negative, many zeros, a ceiling, and places where a row says nothing but its bias.
+void repeats(Random& random, unsigned dtype) {
+  const size_t size = kDtypes[dtype].unit_bytes();
+  const uint64_t sign = uint64_t{1} << (kDtypes[dtype].unit_bits - 1);
+  for (const size_t n : {40u, 4096u, 30001u})
+    for (const size_t columns : {size_t{1}, size_t{49}, n / 3, size_t{300000}}) {
+      Case c{"repeats", dtype, normal(random, dtype, n, 1), {}, -1, columns, 7 * n % columns};
+      const uint64_t ceiling = get(normal(random, dtype, 1, 1), 0, size) & (sign - 1);
+      bool biased = false;  // for some units
+      for (size_t i = 0; i < n; ++i) {
+        if (random.chance(6)) biased = !biased;
+        const uint64_t u = get(c.units, i, size), bias = 77 + (c.first_column + i) / columns;
+        put(c.units, i, size, biased ? bias : u & sign ? 0 : random.chance(20) ? ceiling : u);
+      }
+      const Bytes payload = round_trip(c);
+      if (n > 4000 && columns > 40) {
+        CHECK_CASE(payload[0] == static_cast<uint8_t>(Mode::repeats), "dtype %u n %zu columns %zu: mode %u", dtype, n, columns, payload[0]);
+        Case plain = c;
+        plain.columns = plain.first_column = 0;
+        if (columns < n / 4) CHECK(payload.size() < encode(plain).size());
+      }
+      inspected(c, payload);
+      prefixes(c, payload, 1 + payload.size() / (n < 1000 ? payload.size() : 9));
+      flips(random, c, payload, n < 10000 ? 24 : 3);
+    }
+}
+
 void copies() {
   Random random(9);
   const Bytes earlier = random.bytes(400);
@@ -292,7 +319,10 @@ int main() {
       }
     }
     if (!representative) continue;
-    if (kDtypes[dtype].is_float()) classes(random, dtype);
+    if (kDtypes[dtype].is_float()) {
+      classes(random, dtype);
+      repeats(random, dtype);
+    }
     for (const Case& c : cases(20001, dtype)) {
       if (c.digits >= 0 && c.digits != 3) continue;
       const Bytes payload = round_trip(c);

@@ -260,7 +260,7 @@ def integer_stream(values: Sequence[int], s: int = 4, m: int = 1, **options) -> 
 
 def fields(
     units: Sequence[int], dtype: str, k: int = 0, z: int = 0, w: int | None = None,
-    classes: bytes = b"", **options,
+    classes: bytes = b"", unsigned: bool = False, **options,
 ) -> bytes:  # fmt: skip
     """`classes` stand between w and the escapes (3.14)."""
     E, M = FLOATS[dtype]
@@ -270,13 +270,13 @@ def fields(
         w = max(min(tops) - 1, 0)
     symbols = [t - w if 1 <= t - w <= 255 else 0 for t in tops]
     escapes = [t for t, s in zip(tops, symbols, strict=True) if s == 0]
-    out = struct.pack("<BBH", k, z, w) + classes + varint(len(escapes))
+    out = struct.pack("<BBH", k + 128 * unsigned, z, w) + classes + varint(len(escapes))
     if escapes:
         out += integer_stream(escapes, s=1, m=0)
     assert all(u % 2**z == 0 for u in units)
     r = W - E - k - z
     rests = [(u >> (W - 1) << (r - 1)) + (u % 2 ** (M - k) >> z) for u in units]
-    return out + symbol_stream(symbols, **options) + bit_planes(rests, r)
+    return out + symbol_stream(symbols, **options) + bit_planes(rests, r - unsigned)
 
 
 def bit_planes(values: Sequence[int], r: int) -> bytes:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from tests.support.refined import same, state_of
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from limosa.torch import refine
-from tests.support.refined import same, state_of
 
 _PROCESSES = 2
 

@@ -10,7 +10,7 @@ using namespace limosa;
 
 namespace {
 
-enum class Kind { weights, constant, noise, palette, sparse, escapes, rounded, near, few, planes, equal, rows };
+enum class Kind { weights, constant, noise, palette, sparse, escapes, rounded, near, few, planes, equal, rows, repeats };
 
 struct Seed {
   const char* name;
@@ -40,6 +40,8 @@ constexpr Seed kSeeds[] = {
     {"palette", kF32, 600, false, -1, Kind::palette, 5},
     {"palette-32-lanes", kF32, fuzz::kLong + 64, false, -1, Kind::constant, 77},
     {"zero-mask", kBF16, 600, false, -1, Kind::sparse, 5},
+    {"repeats", kF32, 1200, false, -1, Kind::repeats, 65, 0x80},
+    {"fields-unsigned", kF32, 300, false, -1, Kind::constant, 78},
     {"steps-bf16", kBF16, 500, true, -1, Kind::near, 5},
     {"steps-f32", kF32, 200, true, -1, Kind::near, 5},
     {"steps-f64", kF64, 200, true, -1, Kind::near, 5},
@@ -89,7 +91,10 @@ uint64_t unit_of(const Seed& s, Random& random, uint64_t base, size_t i) {
   switch (s.kind) {
     case Kind::weights: weight(random, s.dtype, w); break;
     case Kind::rows: double_to_unit(std::ldexp(random.normal(), -static_cast<int>(i / 66 % 3 * 2 + i % 66 % 2)), s.dtype, w); break;
-    case Kind::constant: u = 0x41414141 + (s.seed == 77 && random.below(40) == 0); break;
+    case Kind::repeats:
+      if (random.below(3)) u = random.below(2) ? 0x3f000000 + i / 66 : random.below(2) ? 0x40c00000 : 0x3f000000 + random.below(1 << 22);
+      break;
+    case Kind::constant: if (s.seed == 78) return 0x3f000000 + random.below(1 << 22); u = 0x41414141 + (s.seed == 77 && random.below(40) == 0); break;
     case Kind::noise: u = random.next(); break;
     case Kind::palette: u = 0x3f800000 + 77 * random.below(9); break;
     case Kind::sparse: if (random.below(6) == 0) weight(random, s.dtype, w); break;

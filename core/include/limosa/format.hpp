@@ -28,6 +28,7 @@ enum class Mode : uint8_t {
   base_levels = 16,
   base_palette = 17,
   classed_fields = 18,
+  repeats = 19,
 };
 
 // docs/format.md 3.2
@@ -41,6 +42,7 @@ constexpr uint32_t kStateLow = 1u << 16;
 constexpr unsigned kMaxContexts = 16;  // docs/format.md 3.8
 constexpr unsigned kWindow = 255;      // docs/format.md 3.4
 constexpr unsigned kMaxJoined = 5;
+constexpr unsigned kUnsigned = 128;    // docs/format.md 3.4: no unit is negative, and the plane that says so is left out
 constexpr unsigned kMaxClasses = 8;    // docs/format.md 3.11
 constexpr unsigned kTrellisStates = 8;
 constexpr unsigned kMaxDigits = 18;  // 10^18 is exact in binary64

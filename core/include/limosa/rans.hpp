@@ -46,7 +46,7 @@ void normalise(const uint32_t* counts, unsigned log2_total, uint16_t* frequencie
 struct DecodeScratch {
   std::vector<DecodeEntry> table;
   std::vector<DecodeEntry> second_table;
-  Bytes symbols, contexts, values, extra, units, mask;
+  Bytes symbols, contexts, values, extra, units, planes;
   // levels
   std::vector<int32_t> levels;
   Bytes classes, quantizers;

@@ -59,6 +59,7 @@ MODE_NAMES = (
     "base levels",
     "base palette",
     "classed fields",
+    "repeats",
 )
 MODE_TENSOR_COPY, MODE_LZMA, MODE_BASE_LZMA = 2, 13, 14
 
