@@ -32,6 +32,7 @@ class Row:
     lam: float
     step: float
     first: int
+    epochs: float
     parameters: float
     nbytes: float
     accuracy: float
@@ -55,7 +56,7 @@ def rows_of(results: Iterable[Result]) -> list[Row]:
     for result in results:
         key = (
             result["network"], result["family"], result["value"], result["lam"], result["step"],
-            result["first"],
+            result["first"], result["epochs"],
         )  # fmt: skip
         groups[key].append(result)
     return [row for group in groups.values() for row in _rows(group)]
@@ -70,6 +71,7 @@ def _rows(group: Sequence[Result]) -> Iterator[Row]:
         yield Row(
             network=one["network"], family=one["family"], label=one["label"], value=one["value"],
             lam=one["lam"], step=point["step"] or one["step"], first=one["first"],
+            epochs=one["epochs"],
             parameters=one.get("parameters", 0),
             nbytes=statistics.fmean([p["bytes"] for p in points]) if points else 0.0,
             accuracy=statistics.fmean(found), interval=_interval(found),
