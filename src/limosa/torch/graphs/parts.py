@@ -1,0 +1,100 @@
+"""The modules on both sides of a cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx, nn
+
+from limosa.torch.graphs.cutting import Cutter, Plan
+
+
+class Part(fx.GraphModule):
+    """A part of a model, which shares the model's modules, parameters and buffers.
+
+    The keys of its state dict are the model's own.
+    """
+
+    def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(root, graph, _kind(self).__name__)
+        for module in self.modules():
+            # The containers between this and the shared modules are new.
+            if type(module) is nn.Module:
+                module.training = self.training
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the graph itself; to trace the code again, as torch.fx does, changes it."""
+        state = {name: value for name, value in self.__dict__.items() if name != "_graph"}
+        # A copy, since the graph itself leads back to this.
+        graph = fx.Graph()
+        graph.output(graph.graph_copy(self.graph, {}))
+        return _restore, (_kind(self), state, graph)
+
+    def _deepcopy_init(self) -> Callable[..., None]:
+        return _kind(self).__init__
+
+
+def _kind(part: Part) -> type[Part]:
+    """The class of a part; torch.fx makes a new one for each instance."""
+    return next(base for base in type(part).__mro__ if base.__module__.startswith("limosa."))
+
+
+def _restore(kind: type[Part], state: dict[str, Any], graph: fx.Graph) -> Part:
+    holder = nn.Module()
+    holder.__dict__.update(state)
+    return kind(holder, graph)
+
+
+def head_graph(
+    cutter: Cutter, plan: Plan, returned: tuple[fx.Node, ...], *, keep: bool = False
+) -> fx.Graph:
+    """The nodes before a cut.
+
+    Args:
+        cutter: of the model.
+        plan: of the cut.
+        returned: nodes whose values the graph returns: one as it is, several as a tuple.
+        keep: return each value as it was when it was made, whatever changes it in place later.
+    """
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    results: dict[fx.Node, fx.Node] = {}
+    nodes = [node for node in cutter.nodes if node in plan.before]
+    changed = set[fx.Node]().union(*(cutter.memory.changes[node] for node in nodes))
+    # Placeholders first: in a graph of torch.export, parameters come before them.
+    for node in sorted(nodes, key=lambda node: node.op != "placeholder"):
+        copies[node] = results[node] = graph.node_copy(node, copies.__getitem__)
+        if keep and node in returned and cutter.memory.group[node] in changed:
+            results[node] = graph.call_method("clone", (copies[node],))
+    values = tuple(results[node] for node in returned)
+    graph.output(values[0] if len(values) == 1 else values)
+    return graph
+
+
+def tail_graph(cutter: Cutter, plan: Plan) -> fx.Graph:
+    """The nodes behind a cut; its inputs are the crossing tensors, which it never changes."""
+    graph = fx.Graph()
+    copies = {node: graph.placeholder(node.name) for node in plan.crossing}
+    for number, (tensor, dimension) in plan.numbers.items():
+        copies[number] = (
+            graph.call_function(getattr, (copies[tensor], "device"))
+            if dimension is None
+            else graph.call_method("size", (copies[tensor], dimension))
+        )
+    changed = cutter.changed_behind(plan)
+    for node in plan.crossing:
+        if node in changed:
+            copies[node] = graph.call_method("clone", (copies[node],))
+    for node in _behind(cutter, plan, set(copies)):
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    return graph
+
+
+def _behind(cutter: Cutter, plan: Plan, given: set[fx.Node]) -> list[fx.Node]:
+    """The nodes to run, constants that they need among them, in order."""
+    needed = {node for node in cutter.nodes if node in cutter.live and node not in plan.before}
+    for node in reversed(cutter.nodes):
+        if node in needed:
+            needed.update(n for n in node.all_input_nodes if n in cutter.constants)
+    return [node for node in cutter.nodes if node in needed and node not in given]
