@@ -98,12 +98,18 @@ def split(
     """
     names = [at] if isinstance(at, str) else list(at)
     if not names:
-        raise ConfigError("name a place to cut", where="at", found="no names", allowed="one or more")
-    cutter = Cutter(trace(model, example))
+        raise ConfigError(
+            "name a place to cut", where="at", found="no names", allowed="one or more"
+        )
+    return split_at(Cutter(trace(model, example)), names)
+
+
+def split_at(cutter: Cutter, names: Sequence[str]) -> tuple[Head, Tail]:
+    """As :func:`split`, for a model that is traced already."""
     chosen = {node for name in names for node in cutter.find(name, "at")}
     plan = cutter.plan(chosen)
     where = f"at {', '.join(map(repr, names))}"
-    _check_crossing(plan, {node.name for node in chosen}, where, example is not None)
+    _check_crossing(plan, {node.name for node in chosen}, where, cutter.traced.values is not None)
     _check_memory(cutter, plan, where)
     root = cutter.traced.root
     head = Head(root, head_graph(cutter, plan, plan.crossing))

@@ -1,1 +1,1 @@
-"""A model as a graph of torch.fx: traced, with in-place changes and sizes understood, cut in two."""
+"""A model as a graph of torch.fx: traced, with changes in place and sizes known, cut in two."""

@@ -57,6 +57,7 @@ class Cutter:
         self.sizes = Sizes(traced)
         self.memory = Memory(traced)
         self.nodes = traced.nodes
+        self._position = {node: index for index, node in enumerate(self.nodes)}
         self._earlier: dict[fx.Node, frozenset[fx.Node]] = {}
         self.constants: set[fx.Node] = set()
         for node in self.nodes:
@@ -110,10 +111,19 @@ class Cutter:
             raise self._unknown(name, where, bool(found))
         return tensors
 
+    def modules(self) -> dict[fx.Node, str]:
+        """Node -> the outermost module that returns this one tensor."""
+        found: dict[fx.Node, str] = {}
+        for name in sorted(self.traced.outputs, key=lambda name: name.count(".")):
+            returned = self.traced.outputs[name]
+            if len(returned.nodes) == 1:
+                found.setdefault(self._at(returned.nodes[0], returned.last), name)
+        return found
+
     def _at(self, node: fx.Node, last: fx.Node) -> fx.Node:
         """What a tensor is after the changes in place up to the node *last*."""
-        position = {one: index for index, one in enumerate(self.nodes)}
-        while (later := self.memory.followed.get(node)) and position[later] <= position[last]:
+        where = self._position
+        while (later := self.memory.followed.get(node)) and where[later] <= where[last]:
             node = later
         return node
 

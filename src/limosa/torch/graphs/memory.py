@@ -28,6 +28,7 @@ _VIEWS = frozenset(
 _VIEWING_MODULES = (
     nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd,
 )  # fmt: skip
+_KNOWN = frozenset({"", "torch", "_operator", "operator", "math", "builtins"})
 _SIZES = frozenset({"size", "dim", "numel", "ndimension", "len"})
 _SIZE_ATTRIBUTES = frozenset({"shape", "ndim", "device", "dtype"})
 _ARITHMETIC = frozenset(
@@ -136,7 +137,9 @@ class Memory:
         schema = getattr(node.target, "_schema", None)
         if schema is not None:
             pairs = zip(schema.arguments, node.args, strict=False)
-            written = [value for said, value in pairs if said.alias_info and said.alias_info.is_write]
+            written = [
+                value for said, value in pairs if said.alias_info and said.alias_info.is_write
+            ]
             return [value for value in written if isinstance(value, fx.Node)]
         return _changed_by_call(node)
 
@@ -182,4 +185,11 @@ def _is_foreign(node: fx.Node) -> bool:
     if node.op != "call_function":
         return False
     module = str(getattr(node.target, "__module__", "") or "")
-    return module.partition(".")[0] not in ("", "torch", "_operator", "operator", "math", "builtins")
+    return module.partition(".")[0] not in (
+        "",
+        "torch",
+        "_operator",
+        "operator",
+        "math",
+        "builtins",
+    )

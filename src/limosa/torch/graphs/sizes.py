@@ -42,36 +42,40 @@ def _kind(value: Any) -> str:
 class Sizes:
     """The sizes of all nodes for several sizes of the batch, from runs without data.
 
-    Notes in the ``meta`` of each node what it is: a tensor, a number or something else.
-    Knows nothing where the model cannot run on tensors without data, or without an example.
+    Notes in the ``meta`` of each node what it is: a tensor, a number or something else. Knows
+    nothing where the model cannot run on tensors without data, or without an example.
     """
 
     def __init__(self, traced: Traced) -> None:
+        self._traced = traced
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._runs: list[dict[fx.Node, Any]] = []
-        if traced.values is None:
-            return
-        try:
-            self._runs = [_run(traced, traced.values, batch) for batch in _BATCHES]
-        except Exception:  # of any operator; what is unknown is then asked of the user
-            self._runs = []
+        self._run(1)
 
     def dimension(self, number: fx.Node, tensor: fx.Node) -> int | None:
         """Which dimension of *tensor* has the size *number*, whatever the batch; None if none."""
-        if not self._runs or len({run[number] for run in self._runs}) != len(_BATCHES):
+        self._run(len(_BATCHES))
+        runs = self._runs
+        if len(runs) < len(_BATCHES) or len({run[number] for run in runs}) < len(_BATCHES):
             return None
-        shapes = [run[tensor] for run in self._runs]
-        for dimension in range(min(len(shape) for shape in shapes)):
-            if all(run[number] == run[tensor][dimension] for run in self._runs):
+        for dimension in range(min(len(run[tensor]) for run in runs)):
+            if all(run[number] == run[tensor][dimension] for run in runs):
                 return dimension
         return None
 
-
-def _run(traced: Traced, values: list[Any], batch: int) -> dict[fx.Node, Any]:
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with mode, torch.no_grad():
-        recorder = _Recorder(traced.root, traced.graph)
-        recorder.run(*(_empty(value, batch) for value in values))
-    return recorder.found
+    def _run(self, count: int) -> None:
+        """Have *count* runs, if the model can do that."""
+        values = self._traced.values
+        if values is None:
+            return
+        try:
+            with self._mode, torch.no_grad():
+                for batch in _BATCHES[len(self._runs) : count]:
+                    recorder = _Recorder(self._traced.root, self._traced.graph)
+                    recorder.run(*(_empty(value, batch) for value in values))
+                    self._runs.append(recorder.found)
+        except Exception:  # of any operator; what stays unknown is asked of the user
+            return
 
 
 def _empty(value: Any, batch: int) -> Any:

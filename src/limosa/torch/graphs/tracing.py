@@ -255,7 +255,7 @@ def _batch(value: Any) -> Any:
 def _dynamic(model: nn.Module, given: inspect.BoundArguments, batch: Any) -> dict[str, Any]:
     positional, keywords = batch
     names = list(inspect.signature(model.forward).parameters)
-    return dict(zip(names, positional, strict=False)) | keywords
+    return {**dict(zip(names, positional, strict=False)), **keywords}
 
 
 def _outputs_by_stack(graph: fx.Graph) -> dict[str, Returned]:
