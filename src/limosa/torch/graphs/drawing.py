@@ -14,6 +14,9 @@ _COLOURS = {
 }  # fmt: skip
 
 
+_LONGEST_NAME = 28
+
+
 class Place(Protocol):
     """What is drawn of a cut."""
 
@@ -55,7 +58,7 @@ def draw(places: Sequence[Place], path: str | os.PathLike[str]) -> None:
     axes = figure.subplots()
     _draw_bytes(axes, places)
     _draw_compute(axes.twinx(), places)
-    axes.legend(loc="upper right", fontsize="small")
+    figure.legend(loc="outside upper center", ncols=len(_COLOURS) + 1, fontsize="small")
     figure.savefig(path, dpi=120, format="png")
 
 
@@ -70,8 +73,14 @@ def _draw_bytes(axes: Any, places: Sequence[Place]) -> None:
         axes.scatter(numbers, sizes, color="black", s=10, zorder=3, label="coded, lossless")
     axes.set_yscale("log")
     axes.set_ylabel("bytes that cross the cut")
-    axes.set_xticks(range(len(places)), [place.name for place in places], rotation=90, fontsize=6)
-    axes.margins(x=0.01)
+    names = [_short(place.name) for place in places]
+    axes.set_xticks(range(len(places)), names, rotation=90, fontsize=6)
+    axes.set_xlim(-0.8, len(places) - 0.2)
+
+
+def _short(name: str) -> str:
+    """The end of a long name, where its layer stands."""
+    return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
 
 
 def _draw_compute(axes: Any, places: Sequence[Place]) -> None:
