@@ -165,6 +165,7 @@ def _plans(cutter: Cutter, max_tensors: int) -> dict[fx.Node, Plan]:
         plan = cutter.plan([node])
         is_cut = node in plan.crossing and len(plan.crossing) <= max_tensors
         is_possible = not plan.unresolved and all(map(cutter.is_tensor, plan.crossing))
+        is_possible = is_possible and not cutter.entangled(plan)
         if is_cut and is_possible and plan.crossing not in seen:
             seen.add(plan.crossing)
             found[node] = plan

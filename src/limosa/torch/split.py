@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -147,9 +146,7 @@ def _check_crossing(plan: Plan, chosen: set[str], where: str, has_example: bool)
 
 def _check_memory(cutter: Cutter, plan: Plan, where: str) -> None:
     """Refuse views of one memory that the tail changes: they would cross as separate tensors."""
-    changed = cutter.changed_behind(plan)
-    counts = Counter(cutter.memory.group[node] for node in changed)
-    shared = [n.name for n in plan.crossing if n in changed and counts[cutter.memory.group[n]] > 1]
+    shared = [node.name for node in cutter.entangled(plan)]
     if shared:
         raise ConfigError(
             "tensors that cross the cut share memory, which is changed in place behind it",

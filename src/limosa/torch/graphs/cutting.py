@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,7 +10,7 @@ from difflib import get_close_matches
 from torch import fx, nn
 
 from limosa.errors import ConfigError
-from limosa.torch.graphs.memory import KIND, Memory, base_name, is_size
+from limosa.torch.graphs.memory import KIND, Memory, base_name, is_device, is_size
 from limosa.torch.graphs.sizes import Sizes
 from limosa.torch.graphs.tracing import Traced
 
@@ -26,14 +27,13 @@ class Plan:
     Attributes:
         before: nodes that the head runs; the model's inputs are among them.
         crossing: what the tail needs of them, tensors, in the order of execution.
-        numbers: number -> (tensor that crosses, dimension) that is this size behind the cut; the
-            dimension is None for a device.
+        numbers: number -> (tensor that crosses, dimension) that is this size behind the cut.
         unresolved: numbers that the tail needs and no crossing tensor tells.
     """
 
     before: frozenset[fx.Node]
     crossing: tuple[fx.Node, ...]
-    numbers: dict[fx.Node, tuple[fx.Node, int | None]]
+    numbers: dict[fx.Node, tuple[fx.Node, int]]
     unresolved: tuple[fx.Node, ...]
 
     @property
@@ -48,7 +48,8 @@ class Cutter:
     Attributes:
         traced: the graph.
         memory: of its nodes.
-        constants: nodes that no input reaches; both sides compute those that they need.
+        constants: nodes that no input reaches, but for its device; both sides compute those that
+            they need.
         live: nodes that the output needs.
     """
 
@@ -69,6 +70,8 @@ class Cutter:
         self._inputs = [node for node in self.nodes if node.op == "placeholder"]
 
     def _is_constant(self, node: fx.Node) -> bool:
+        if is_device(node):
+            return True
         if node.op in ("placeholder", "output") or self.memory.changes[node]:
             return False
         if not self.memory.needs[node] <= self.constants:
@@ -192,12 +195,8 @@ class Cutter:
             and any(user in self.live and user not in before for user in node.users)
         ]
 
-    def _resolve(
-        self, number: fx.Node, tensors: tuple[fx.Node, ...]
-    ) -> tuple[fx.Node, int | None] | None:
+    def _resolve(self, number: fx.Node, tensors: tuple[fx.Node, ...]) -> tuple[fx.Node, int] | None:
         for tensor in tensors:
-            if base_name(number.target) == "getattr" and number.args[1] == "device":
-                return tensor, None
             dimension = self.sizes.dimension(number, tensor)
             if dimension is not None:
                 return tensor, dimension
@@ -210,3 +209,9 @@ class Cutter:
             if node not in plan.before and node in self.live:
                 changed |= self.memory.changes[node]
         return {node for node in plan.crossing if self.memory.group[node] in changed}
+
+    def entangled(self, plan: Plan) -> list[fx.Node]:
+        """Crossing views of one memory that is changed behind the cut, where they would be apart."""
+        changed = self.changed_behind(plan)
+        counts = Counter(self.memory.group[node] for node in changed)
+        return [n for n in plan.crossing if n in changed and counts[self.memory.group[n]] > 1]

@@ -67,6 +67,11 @@ def is_size(node: fx.Node) -> bool:
     return name in _ARITHMETIC and bool(inputs) and all(is_size(one) for one in inputs)
 
 
+def is_device(node: fx.Node) -> bool:
+    """Whether a node is the device of a tensor: behind a cut, that of whatever crossed it."""
+    return node.target is getattr and node.args[1] == "device"
+
+
 class Memory:
     """What the nodes of a graph do to each other's memory.
 

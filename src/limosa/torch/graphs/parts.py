@@ -8,6 +8,7 @@ from typing import Any
 from torch import fx, nn
 
 from limosa.torch.graphs.cutting import Cutter, Plan
+from limosa.torch.graphs.memory import is_device
 
 
 class Part(fx.GraphModule):
@@ -77,17 +78,16 @@ def tail_graph(cutter: Cutter, plan: Plan) -> fx.Graph:
     graph = fx.Graph()
     copies = {node: graph.placeholder(node.name) for node in plan.crossing}
     for number, (tensor, dimension) in plan.numbers.items():
-        copies[number] = (
-            graph.call_function(getattr, (copies[tensor], "device"))
-            if dimension is None
-            else graph.call_method("size", (copies[tensor], dimension))
-        )
+        copies[number] = graph.call_method("size", (copies[tensor], dimension))
     changed = cutter.changed_behind(plan)
     for node in plan.crossing:
         if node in changed:
             copies[node] = graph.call_method("clone", (copies[node],))
     for node in _behind(cutter, plan, set(copies)):
-        copies[node] = graph.node_copy(node, copies.__getitem__)
+        if is_device(node):
+            copies[node] = graph.call_function(getattr, (copies[plan.crossing[0]], "device"))
+        else:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
     return graph
 
 
