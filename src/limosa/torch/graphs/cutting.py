@@ -96,6 +96,12 @@ class Cutter:
         if node.op == "call_module":
             module = self.traced.root.get_submodule(str(node.target))
             return isinstance(module, _TUPLE_MODULES)
+        if base_name(node.target) == "getitem" and node.args[1] == 1:
+            # An LSTM returns (outputs, (h, c)).
+            source = node.all_input_nodes[0]
+            return source.op == "call_module" and isinstance(
+                self.traced.root.get_submodule(str(source.target)), nn.LSTM
+            )
         return node.op in ("call_function", "call_method") and base_name(node.target) in _TUPLES
 
     def find(self, name: str, where: str) -> list[fx.Node]:
@@ -134,7 +140,8 @@ class Cutter:
         """A node itself, or the nodes that take a tuple apart."""
         if not self._is_tuple(node):
             return [node]
-        return [u for u in node.users if base_name(u.target) == "getitem" and u in self.live]
+        items = [u for u in node.users if base_name(u.target) == "getitem" and u in self.live]
+        return [part for item in items for part in self._parts(item)]
 
     def _unknown(self, name: str, where: str, is_there: bool) -> ConfigError:
         if is_there:
@@ -211,7 +218,7 @@ class Cutter:
         return {node for node in plan.crossing if self.memory.group[node] in changed}
 
     def entangled(self, plan: Plan) -> list[fx.Node]:
-        """Crossing views of one memory that is changed behind the cut, where they would be apart."""
+        """Crossing views of one memory that is changed behind the cut, where they are apart."""
         changed = self.changed_behind(plan)
         counts = Counter(self.memory.group[node] for node in changed)
         return [n for n in plan.crossing if n in changed and counts[self.memory.group[n]] > 1]
