@@ -147,7 +147,7 @@ def test_errors():
     model = network()
     with pytest.raises(ConfigError, match="no such module or node"):
         tap(model, ["0", "layer9"])
-    with pytest.raises(ConfigError, match="name a feature"):
+    with pytest.raises(ConfigError, match="names are needed"):
         tap(model, [])
     with pytest.raises(ConfigError, match="something else than one tensor"):
         tap(nn.Sequential(nn.LSTM(4, 4)), "0")(torch.randn(3, 4))

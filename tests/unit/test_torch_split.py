@@ -169,9 +169,9 @@ def test_modules_that_are_never_called():
         split(model, "_blocks")
 
 
-@pytest.mark.parametrize("at", [[], ()])
-def test_no_names(at):
-    with pytest.raises(ConfigError, match="name a place to cut"):
+@pytest.mark.parametrize("at", [[], (), None, 3, [3], ["two", None]])
+def test_what_is_no_name(at):
+    with pytest.raises(ConfigError, match="at: names are needed"):
         split(Residual(), at)
 
 
@@ -399,6 +399,40 @@ def test_what_is_no_tensor_cannot_be_cut_at():
         split(Positions(), "offset")
 
 
+class Hidden(nn.Module):
+    """Tensors that are in no state dict: a constant, an attribute, a buffer that is not saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.plain = nn.Linear(4, 4), torch.ones(4)
+        self.register_buffer("steps", torch.arange(4.0), persistent=False)
+        self.register_buffer("saved", torch.arange(4.0))
+
+    def forward(self, x):
+        return (self.fc(x) + torch.tensor(3.0)) * self.steps + self.plain * self.saved
+
+
+def test_tensors_that_the_model_does_not_save():
+    model, x = Hidden(), torch.randn(2, 4)
+    attributes = set(vars(model))
+    assert_exact(model, x)
+    assert set(vars(model)) == attributes
+    head, tail = split(model, "add")
+    for one, two in ((head, tail), map(copy.deepcopy, (head, tail))):
+        assert set(one.state_dict()) == {"fc.weight", "fc.bias"}
+        assert set(two.state_dict()) == {"saved"}
+    assert same(pickle.loads(pickle.dumps(tail))(head(x)), model(x))
+
+
+def test_arguments_with_tensors_inside():
+    class Nested(nn.Module):
+        def forward(self, pair):
+            return pair[0].sin() + pair[1]
+
+    with pytest.raises(ConfigError, match="tensors inside the argument 'pair'"):
+        split(Nested(), "sin", ([torch.zeros(1), torch.zeros(1)],))
+
+
 class Positions(nn.Module):
     """A table that both parts need: a constant, not a tensor that crosses."""
 
@@ -505,6 +539,97 @@ def test_export_where_fx_fails():
     with torch.no_grad():
         for batch in (2, 5):
             assert same(tail(head(image(batch, 8))), model(image(batch, 8)))
+
+
+def test_an_export_with_other_bits_is_refused():
+    torch.manual_seed(0)
+    model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    x = torch.randn(2, 5, 16)
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        assert_exact(model, x, max_tensors=2, least=5)
+        torch.backends.mha.set_fastpath_enabled(True)
+        with torch.no_grad():
+            fast = model(x)
+        head, tail = None, None
+        try:
+            head, tail = split(model, "norm1", x)
+        except ConfigError as error:
+            assert "set_fastpath_enabled" in error.remedy or "set_fastpath" in error.found  # noqa: PT017
+        else:
+            assert same(tail(head(x)), fast)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+class Norm(nn.Module):
+    """A norm that is not torch's is traced through, its counter too."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("var", torch.ones(channels))
+
+    def forward(self, x):
+        if self.training:
+            self.count.add_(1)
+        return torch.nn.functional.batch_norm(x, self.mean, self.var, training=self.training)
+
+
+@pytest.mark.parametrize("example", [None, image()], ids=["no example", "example"])
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, Norm])
+def test_each_batch_is_counted_once(kind, example):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), kind(4), nn.ReLU(), nn.Conv2d(4, 4, 3), kind(4))
+    twin = copy.deepcopy(model)
+    head, tail = split(model.train(), "2", example)
+    assert same(tail(head(image())), twin(image()))
+    for (name, one), (_, two) in zip(model.named_buffers(), twin.named_buffers(), strict=True):
+        assert torch.equal(one, two), name
+    assert set(head.state_dict()) == {n for n in model.state_dict() if n[0] in "01"}
+    assert set(tail.state_dict()) == {n for n in model.state_dict() if n[0] in "34"}
+
+
+def test_weights_that_are_loaded_later_count():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4, 4))
+            self.register_buffer("scale", torch.ones(4))
+
+        def forward(self, x):
+            return torch.nn.functional.linear(x.sin(), self.weight * (self.scale * 2).exp())
+
+    model, x = Scaled(), torch.randn(2, 4)
+    head, tail = split(model, "sin")
+    with torch.no_grad():
+        model.weight.normal_()
+        model.scale.normal_()
+    assert same(tail(head(x)), model(x))
+    assert set(tail.state_dict()) == {"weight", "scale"}
+
+
+class Gentle(Choosing):
+    """Without a change in place that gradients forbid."""
+
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        return self.relu(y).sum((2, 3)) if y.shape[1] > 3 else y
+
+
+def test_gradients_through_an_export():
+    model = Gentle().train()
+    twin = copy.deepcopy(model)
+    head, tail = split(model, "relu", image(side=8))
+    tail(head(image(side=8))).sum().backward()
+    twin(image(side=8)).sum().backward()
+    assert same(model.conv.weight.grad, twin.conv.weight.grad)
 
 
 class Hopeless(nn.Module):

@@ -29,7 +29,10 @@ _KINDS = {
 }  # fmt: skip
 
 
-_TITLES = ("cut", "module", "op", "kind", "shape", "bytes", "coded", "nonzero", "compute before")
+_CODED = "coded"
+_TITLES: tuple[str, ...] = (
+    "cut", "module", "op", "kind", "shape", "bytes", _CODED, "nonzero", "compute before",
+)  # fmt: skip
 _TEXTS = 5  # of these stand to the left
 
 
@@ -94,17 +97,13 @@ class Cuts(Sequence[Cut]):
         return iter(self._cuts)
 
     def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [_TITLES]
-        rows += [_row(cut) for cut in self._cuts]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for row in rows:
-            cells = [
-                cell.ljust(width) if number < _TEXTS else cell.rjust(width)
-                for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            lines.append("  ".join(cells).rstrip())
-        return "\n".join(lines)
+        rows = [_TITLES, *map(_row, self._cuts)]
+        columns = [
+            _aligned(column, left=number < _TEXTS)
+            for number, column in enumerate(zip(*rows, strict=True))
+            if column[0] != _CODED or any(cut.coded_nbytes is not None for cut in self._cuts)
+        ]
+        return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
 
     __repr__ = __str__
 
@@ -262,6 +261,11 @@ def _kind(op: str, node: fx.Node) -> str:
         return "other"
     name = op.lower()
     return next((kind for kind, parts in _KINDS.items() if any(p in name for p in parts)), "other")
+
+
+def _aligned(column: tuple[str, ...], *, left: bool) -> list[str]:
+    width = max(map(len, column))
+    return [cell.ljust(width) if left else cell.rjust(width) for cell in column]
 
 
 def _row(cut: Cut) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from limosa.errors import ConfigError
-from limosa.torch.graphs.cutting import Cutter
+from limosa.torch.graphs.cutting import Cutter, names_of
 from limosa.torch.graphs.parts import head_graph
 from limosa.torch.graphs.tracing import Example, trace
 
@@ -57,9 +57,7 @@ def tap(model: nn.Module, names: str | Sequence[str], example: Example | None = 
     >>> tuple(features["0"].shape), torch.equal(features["1"], features["0"].relu())
     ((5, 8), True)
     """
-    wanted = tuple(dict.fromkeys([names] if isinstance(names, str) else names))
-    if not wanted:
-        raise ConfigError("name a feature", where="names", found="no names", allowed="one or more")
+    wanted = tuple(names_of(names, "names"))
     modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
     if all(name in modules for name in wanted):
         return _HookTap(model, wanted)

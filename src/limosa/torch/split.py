@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from limosa.errors import ConfigError
-from limosa.torch.graphs.cutting import Cutter, Plan
+from limosa.torch.graphs.cutting import Cutter, Plan, names_of
 from limosa.torch.graphs.parts import Part, head_graph, tail_graph
 from limosa.torch.graphs.tracing import Example, trace
 
@@ -95,11 +95,7 @@ def split(
     >>> list(tail.state_dict())
     ['3.weight', '3.bias']
     """
-    names = [at] if isinstance(at, str) else list(at)
-    if not names:
-        raise ConfigError(
-            "name a place to cut", where="at", found="no names", allowed="one or more"
-        )
+    names = names_of(at, "at")
     return split_at(Cutter(trace(model, example)), names)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -18,6 +18,25 @@ _TUPLES = frozenset(
     "chunk split split_with_sizes tensor_split hsplit vsplit dsplit unbind topk sort".split()
 )
 _TUPLE_MODULES = (nn.RNNBase, nn.MultiheadAttention)
+
+
+def names_of(given: str | Sequence[str], where: str) -> list[str]:
+    """One name or several, as a list.
+
+    Raises:
+        ConfigError: there are none, or they are something else.
+    """
+    names = (
+        [given] if isinstance(given, str) else list(given) if isinstance(given, Sequence) else []
+    )
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            "names are needed",
+            where=where,
+            found=repr(given),
+            allowed="the name of a module or of a node, or several",
+        )
+    return list(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
@@ -165,9 +184,13 @@ class Cutter:
             remedy="cuts(model, example) lists all places to cut",
         )  # fmt: skip
 
-    def plan(self, after: Iterable[fx.Node]) -> Plan:
+    def plan(self, after: Collection[fx.Node]) -> Plan:
         """The cut behind the nodes *after*, whatever has to cross there."""
+        last = max(self._position[node] for node in after)
         before = set(self._inputs).union(*(self._earlier[node] for node in after))
+        for node in self.nodes[:last]:
+            if self.is_count(node):
+                before |= self._earlier[node]
         for node in self.nodes:
             if node not in before and self._is_free(node, before):
                 before.add(node)
@@ -180,6 +203,15 @@ class Cutter:
             {number: found for number, found in numbers.items() if found},
             tuple(number for number, found in numbers.items() if not found),
         )
+
+    def is_count(self, node: fx.Node) -> bool:
+        """Whether a node changes what the model keeps and no output needs: counts batches, say."""
+        needs = self.memory.needs[node]
+        is_dead = node not in self.live and bool(self.memory.changes[node])
+        return is_dead and needs <= self.constants | self._counts(needs)
+
+    def _counts(self, nodes: set[fx.Node]) -> set[fx.Node]:
+        return {node for node in nodes if self.is_count(node)}
 
     def _is_free(self, node: fx.Node, before: set[fx.Node]) -> bool:
         """Whether a node goes before the cut although nothing there needs it."""

@@ -23,6 +23,17 @@ class Part(fx.GraphModule):
             # The containers between this and the shared modules are new.
             if type(module) is nn.Module:
                 module.training = self.training
+        for node in graph.nodes:
+            if node.op == "get_attr":
+                self._keep_out(root, str(node.target))
+
+    def _keep_out(self, root: nn.Module, target: str) -> None:
+        """Keep a tensor out of the state dict, as the model does: torch.fx makes it a buffer."""
+        path, _, name = target.rpartition(".")
+        mine, theirs = self.get_submodule(path), root.get_submodule(path)
+        is_saved = name in theirs._buffers and name not in theirs._non_persistent_buffers_set
+        if name in mine._buffers and not is_saved:
+            mine._non_persistent_buffers_set.add(name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the graph itself; to trace the code again, as torch.fx does, changes it."""
@@ -93,7 +104,11 @@ def tail_graph(cutter: Cutter, plan: Plan) -> fx.Graph:
 
 def _behind(cutter: Cutter, plan: Plan, given: set[fx.Node]) -> list[fx.Node]:
     """The nodes to run, constants that they need among them, in order."""
-    needed = {node for node in cutter.nodes if node in cutter.live and node not in plan.before}
+    needed = {
+        node
+        for node in cutter.nodes
+        if node not in plan.before and (node in cutter.live or cutter.is_count(node))
+    }
     for node in reversed(cutter.nodes):
         if node in needed:
             needed.update(n for n in node.all_input_nodes if n in cutter.constants)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 
 from limosa.torch.graphs.memory import KIND
 from limosa.torch.graphs.tracing import Traced
@@ -22,15 +23,33 @@ _BATCHES = (5, 7, 11)
 
 
 class _Recorder(fx.Interpreter):
-    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
+    """Runs a graph without data: statistics and counters of the model stay as they are."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph, mode: FakeTensorMode) -> None:
         super().__init__(module, graph=graph)
+        self._mode = mode
         self.found: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
+        """Run one node and note what it is."""
         value = super().run_node(n)
         self.found[n] = tuple(value.shape) if isinstance(value, torch.Tensor) else value
         n.meta[KIND] = _kind(value)
         return value
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A parameter or a buffer, without its data."""
+        return self._without_data(super().get_attr(target, args, kwargs))
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Call a module with parameters and buffers without data."""
+        module = self.fetch_attr(target)
+        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        empty = {name: self._without_data(tensor) for name, tensor in tensors.items()}
+        return functional_call(module, empty, args, kwargs)
+
+    def _without_data(self, value: Any) -> Any:
+        return self._mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
 
 
 def _kind(value: Any) -> str:
@@ -71,7 +90,7 @@ class Sizes:
         try:
             with self._mode, torch.no_grad():
                 for batch in _BATCHES[len(self._runs) : count]:
-                    recorder = _Recorder(self._traced.root, self._traced.graph)
+                    recorder = _Recorder(self._traced.root, self._traced.graph, self._mode)
                     recorder.run(*(_empty(value, batch) for value in values))
                     self._runs.append(recorder.found)
         except Exception:  # of any operator; what stays unknown is asked of the user

@@ -14,22 +14,10 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from limosa.errors import ConfigError
+from limosa.torch.graphs.exporting import Returned, export
 
 Example = Any
 """What a model is called with: a tensor, a tuple of arguments, or a dict of them by name."""
-
-
-@dataclass(frozen=True)
-class Returned:
-    """What a module returned, the first time it was called.
-
-    Attributes:
-        nodes: as they were returned.
-        last: the last node of the graph at that time.
-    """
-
-    nodes: tuple[fx.Node, ...]
-    last: fx.Node
 
 
 @dataclass
@@ -84,7 +72,9 @@ def trace(model: nn.Module, example: Example | None = None) -> Traced:
             raise _untraceable(model, tracer, error, exported=None) from error
         reason = error
     try:
-        return _exported(model, given)
+        graph, root, outputs = export(model, given)
+        values = [v for v in pytree.tree_leaves((given.args, given.kwargs)) if _is_tensor(v)]
+        return Traced(graph, root, "torch.export", outputs, values)
     except Exception as error:
         raise _untraceable(model, tracer, reason, exported=error) from error
 
@@ -103,14 +93,27 @@ def arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def _bind(model: nn.Module, example: Example) -> inspect.BoundArguments:
     positional, keywords = arguments(example)
     try:
-        return inspect.signature(model.forward).bind(*positional, **keywords)
+        given = inspect.signature(model.forward).bind(*positional, **keywords)
     except TypeError as error:
-        raise ConfigError(
-            "the example does not fit the model",
-            where=f"{type(model).__name__}.forward",
-            found=str(error),
-            allowed="a tensor, a tuple of arguments, or a dict of them by name",
-        ) from None
+        raise _unfit(model, str(error)) from None
+    for name, value in given.arguments.items():
+        if not _is_tensor(value) and any(map(_is_tensor, pytree.tree_leaves(value))):
+            raise _unfit(model, f"tensors inside the argument {name!r}")
+    return given
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def _unfit(model: nn.Module, found: str) -> ConfigError:
+    return ConfigError(
+        "the example does not fit the model",
+        where=f"{type(model).__name__}.forward",
+        found=found,
+        allowed="a tensor, a tuple of arguments, or a dict of them by name; an argument is a "
+        "tensor or has none",
+    )
 
 
 class _Proxy(fx.Proxy):
@@ -138,6 +141,9 @@ for _operator in IN_PLACE_OPERATORS:
 
 class _Tracer(fx.Tracer):
     """torch.fx's tracer; notes besides what each module returned, the first time it was called."""
+
+    # Else what is computed from buffers alone is a constant: of the weights at the time.
+    proxy_buffer_attributes = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,22 +176,38 @@ def _symbolic(model: nn.Module, tracer: _Tracer, given: inspect.BoundArguments |
         # torch.fx would trace the method of the class.
         raise ConfigError("this instance has a forward of its own")
     fixed = _fixed(model, given)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about fixed arguments that are neither None nor numbers
-        graph = tracer.trace(model, fixed or None)
+    graph, root = _graph(model, tracer, fixed)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     for node in inputs[:]:
         if any(node.target == f"{name}_{number}" for number, name in _numbered(model, fixed)):
             _drop(graph, node)
             inputs.remove(node)
     returned = {name: one for name, one in tracer.returned.items() if name}
-    traced = Traced(graph, model, "torch.fx", returned)
+    values = None
     if given is not None:
-        free = [value for name, value in given.arguments.items() if name not in fixed]
-        traced.values = pytree.tree_leaves(free)
-        if len(traced.values) != len(inputs):
-            raise ConfigError("arguments are nested")
-    return traced
+        values = [value for name, value in given.arguments.items() if name not in fixed]
+    return Traced(graph, root, "torch.fx", returned, values)
+
+
+def _graph(model: nn.Module, tracer: _Tracer, fixed: dict[str, Any]) -> tuple[fx.Graph, nn.Module]:
+    """A graph, and what has the attributes that it names.
+
+    torch.fx puts constants that a forward makes, ``torch.tensor(3)``, into the model as attributes.
+    """
+    before = set(vars(model))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about fixed arguments that are no numbers
+            graph = tracer.trace(model, fixed or None)
+    finally:
+        added = {name: vars(model)[name] for name in set(vars(model)) - before}
+        for name in added:
+            delattr(model, name)
+    if not added:
+        return graph, model
+    root = nn.Module()
+    vars(root).update(vars(model) | added)
+    return graph, root
 
 
 def _fixed(model: nn.Module, given: inspect.BoundArguments | None) -> dict[str, Any]:
@@ -196,13 +218,7 @@ def _fixed(model: nn.Module, given: inspect.BoundArguments | None) -> dict[str, 
         if parameter.default is not inspect.Parameter.empty
     }
     values |= {} if given is None else given.arguments
-    return {name: v for name, v in values.items() if not _has_tensors(v, name, given)}
-
-
-def _has_tensors(value: Any, name: str, given: inspect.BoundArguments | None) -> bool:
-    leaves = pytree.tree_leaves(value)
-    is_given = given is not None and name in given.arguments
-    return is_given and any(isinstance(leaf, torch.Tensor) for leaf in leaves)
+    return {name: v for name, v in values.items() if not isinstance(v, torch.Tensor)}
 
 
 def _numbered(model: nn.Module, fixed: dict[str, Any]) -> list[tuple[int, str]]:
@@ -216,61 +232,6 @@ def _drop(graph: fx.Graph, node: fx.Node) -> None:
     for user in list(node.users):
         _drop(graph, user)
     graph.erase_node(node)
-
-
-def _exported(model: nn.Module, given: inspect.BoundArguments) -> Traced:
-    batch = pytree.tree_map(_batch, (given.args, given.kwargs))
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch, about its own parts
-        program = torch.export.export(
-            model, given.args, given.kwargs, dynamic_shapes=_dynamic(model, given, batch)
-        )
-        module: Any = program.module()
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in module.graph.nodes:
-        if node.target == "_guards_fn":
-            continue  # checks the sizes of the inputs; the cut ones are not the model's
-        if node.op == "output":
-            leaves = [copies.get(leaf, leaf) for leaf in node.args[0]]
-            graph.output(pytree.tree_unflatten(leaves, module._out_spec))
-        else:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-    values = pytree.tree_leaves((given.args, given.kwargs))
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    for node, value in zip(inputs, values, strict=True):
-        if not isinstance(value, torch.Tensor):
-            _drop(graph, node)
-    values = [value for value in values if isinstance(value, torch.Tensor)]
-    return Traced(graph, module, "torch.export", _outputs_by_stack(graph), values)
-
-
-def _batch(value: Any) -> Any:
-    # A batch of one would be taken for a constant.
-    if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] > 1:
-        return {0: torch.export.Dim.AUTO}
-    return None
-
-
-def _dynamic(model: nn.Module, given: inspect.BoundArguments, batch: Any) -> dict[str, Any]:
-    positional, keywords = batch
-    names = list(inspect.signature(model.forward).parameters)
-    return {**dict(zip(names, positional, strict=False)), **keywords}
-
-
-def _outputs_by_stack(graph: fx.Graph) -> dict[str, Returned]:
-    """What each module returns: its nodes that something outside it uses."""
-    inside: dict[str, dict[str, set[fx.Node]]] = {}
-    for node in graph.nodes:
-        for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
-            inside.setdefault(path.partition("@")[0], {}).setdefault(key, set()).add(node)
-    found = {}
-    for path, calls in inside.items():
-        nodes = next(iter(calls.values()))
-        inside_it = [node for node in graph.nodes if node in nodes]
-        used = tuple(node for node in inside_it if not nodes.issuperset(node.users))
-        found[path] = Returned(used, inside_it[-1])
-    return found
 
 
 def _untraceable(
