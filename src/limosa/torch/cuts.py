@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from limosa.errors import ConfigError
 from limosa.torch.graphs.cutting import Cutter, Plan
-from limosa.torch.graphs.memory import base_name
+from limosa.torch.graphs.nodes import base_name
 from limosa.torch.graphs.tracing import Example, trace
 from limosa.torch.tensors import save
 

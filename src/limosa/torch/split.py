@@ -71,7 +71,8 @@ def split(
     values of *example*. If torch.fx cannot trace it, torch.export does with the sizes of
     *example*, but for the batch if there is more than one in it; nodes are then called after
     ATen's operators (``conv2d``, ``relu_1``). In train mode, what draws random numbers draws the
-    same ones as the model only if the head's come first there too.
+    same ones as the model only if the head's come first there too. Contexts that a ``forward``
+    enters, such as autocast, are not in a graph of torch.fx.
 
     Args:
         model: is not changed.

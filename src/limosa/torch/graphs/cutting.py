@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from torch import fx, nn
 
 from limosa.errors import ConfigError
-from limosa.torch.graphs.memory import KIND, Memory, base_name, is_device, is_size
+from limosa.torch.graphs.memory import Memory
+from limosa.torch.graphs.nodes import KIND, base_name, is_device, is_size
 from limosa.torch.graphs.sizes import Sizes
 from limosa.torch.graphs.tracing import Traced
 
@@ -80,6 +81,7 @@ class Cutter:
         self._position = {node: index for index, node in enumerate(self.nodes)}
         self._earlier: dict[fx.Node, frozenset[fx.Node]] = {}
         self.constants: set[fx.Node] = set()
+        self._changed = set[fx.Node]().union(*self.memory.changes.values())
         for node in self.nodes:
             needs = self.memory.needs[node]
             self._earlier[node] = frozenset({node}).union(*(self._earlier[n] for n in needs))
@@ -94,6 +96,8 @@ class Cutter:
         if node.op in ("placeholder", "output") or self.memory.changes[node]:
             return False
         if not self.memory.needs[node] <= self.constants:
+            return False
+        if node.op != "get_attr" and self.memory.group[node] in self._changed:
             return False
         if node.op == "call_module":
             module = self.traced.root.get_submodule(str(node.target))

@@ -62,9 +62,10 @@ def _dynamic(model: nn.Module, given: inspect.BoundArguments) -> dict[str, Any]:
 
 
 def _batch(value: Any) -> Any:
-    # A batch of one would be taken for a constant.
-    if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] > 1:
-        return {0: torch.export.Dim.AUTO}
+    # A batch of one would be taken for a constant; torch before 2.6 takes all for such.
+    auto = getattr(torch.export.Dim, "AUTO", None)
+    if auto is not None and isinstance(value, torch.Tensor) and value.dim() and len(value) > 1:
+        return {0: auto}
     return None
 
 

@@ -6,14 +6,10 @@ a tensor before it is changed in place must go first, who reads it afterwards mu
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import fx, nn
 
-from limosa.torch.graphs.tracing import IN_PLACE_OPERATORS, Traced
-
-KIND = "limosa_kind"
-"""Where the ``meta`` of a node says "tensor", "number" or "other", if a run has shown it."""
+from limosa.torch.graphs.nodes import base_name, changed_by_call, is_size
+from limosa.torch.graphs.tracing import Traced
 
 # Results that are the argument or a view of it, always or sometimes.
 _VIEWS = frozenset(
@@ -29,47 +25,6 @@ _VIEWING_MODULES = (
     nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd,
 )  # fmt: skip
 _KNOWN = frozenset({"", "torch", "_operator", "operator", "math", "builtins"})
-_SIZES = frozenset({"size", "dim", "numel", "ndimension", "len"})
-_SIZE_ATTRIBUTES = frozenset({"shape", "ndim", "device", "dtype"})
-_ARITHMETIC = frozenset(
-    "add sub mul floordiv truediv mod neg getitem iadd isub imul ifloordiv int".split()
-)
-
-
-def base_name(target: Any) -> str:
-    """The name of what a node calls: ``relu`` of ``aten.relu.default`` and ``torch.relu``.
-
-    >>> import torch
-    >>> base_name(torch.relu), base_name(torch.ops.aten.relu_.default), base_name("view")
-    ('relu', 'relu_', 'view')
-    """
-    if isinstance(target, str):
-        return target
-    packet = getattr(target, "overloadpacket", None)
-    return str(getattr(packet or target, "__name__", target))
-
-
-def is_size(node: fx.Node) -> bool:
-    """Whether a node is a size, a shape, a device, or a number computed from such: no tensor.
-
-    Known from a run if there was one, else told from what is called.
-    """
-    if KIND in node.meta:
-        return bool(node.meta[KIND] == "number")
-    if node.op not in ("call_method", "call_function"):
-        return False
-    name = base_name(node.target)
-    if name in _SIZES or name.startswith("sym_"):
-        return True
-    if name == "getattr":
-        return node.args[1] in _SIZE_ATTRIBUTES
-    inputs = node.all_input_nodes
-    return name in _ARITHMETIC and bool(inputs) and all(is_size(one) for one in inputs)
-
-
-def is_device(node: fx.Node) -> bool:
-    """Whether a node is the device of a tensor: behind a cut, that of whatever crossed it."""
-    return node.target is getattr and node.args[1] == "device"
 
 
 class Memory:
@@ -141,12 +96,12 @@ class Memory:
             return []
         schema = getattr(node.target, "_schema", None)
         if schema is not None:
-            pairs = zip(schema.arguments, node.args, strict=False)
-            written = [
-                value for said, value in pairs if said.alias_info and said.alias_info.is_write
-            ]
-            return [value for value in written if isinstance(value, fx.Node)]
-        return _changed_by_call(node)
+            given = dict(zip((said.name for said in schema.arguments), node.args, strict=False))
+            given.update(node.kwargs)
+            written = [s.name for s in schema.arguments if s.alias_info and s.alias_info.is_write]
+            values = [given.get(name) for name in written]
+            return [value for value in values if isinstance(value, fx.Node)]
+        return changed_by_call(node)
 
     @staticmethod
     def _returns_it(node: fx.Node) -> bool:
@@ -169,20 +124,6 @@ class Memory:
         if schema is not None and any(result.alias_info for result in schema.returns):
             return True
         return base_name(node.target) in _VIEWS or _is_foreign(node)
-
-
-def _changed_by_call(node: fx.Node) -> list[fx.Node]:
-    name = base_name(node.target)
-    out = node.kwargs.get("out")
-    found = [out] if isinstance(out, fx.Node) else []
-    first = node.args[0] if node.args else node.kwargs.get("input")
-    changes = (
-        (name.endswith("_") and not name.endswith("__") and name != "requires_grad_")
-        or name in ("setitem", "__setitem__")
-        or (node.target in IN_PLACE_OPERATORS and not is_size(node))
-        or bool(node.kwargs.get("inplace", False))
-    )
-    return [*found, first] if changes and isinstance(first, fx.Node) else found
 
 
 def _is_foreign(node: fx.Node) -> bool:

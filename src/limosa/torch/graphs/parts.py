@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx, nn
 
 from limosa.torch.graphs.cutting import Cutter, Plan
-from limosa.torch.graphs.memory import is_device
+from limosa.torch.graphs.nodes import is_device
 
 
 class Part(fx.GraphModule):

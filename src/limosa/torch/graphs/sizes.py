@@ -6,6 +6,9 @@ the last convolution. It need not cross a cut, since the tensor that does has th
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +16,7 @@ from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
-from limosa.torch.graphs.memory import KIND
+from limosa.torch.graphs.nodes import KIND
 from limosa.torch.graphs.tracing import Traced
 
 NUMBERS = (int, float, torch.Size, torch.device, torch.dtype)
@@ -68,36 +71,46 @@ class Sizes:
     def __init__(self, traced: Traced) -> None:
         self._traced = traced
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self._runs: list[dict[fx.Node, Any]] = []
-        self._run(1)
+        self._runs: list[dict[fx.Node, Any]] | None = None
+        self._run(None)
 
     def dimension(self, number: fx.Node, tensor: fx.Node) -> int | None:
         """Which dimension of *tensor* has the size *number*, whatever the batch; None if none."""
-        self._run(len(_BATCHES))
-        runs = self._runs
-        if len(runs) < len(_BATCHES) or len({run[number] for run in runs}) < len(_BATCHES):
-            return None
-        for dimension in range(min(len(run[tensor]) for run in runs)):
-            if all(run[number] == run[tensor][dimension] for run in runs):
+        if self._runs is None:
+            runs = [self._run(batch) for batch in _BATCHES]
+            self._runs = [run for run in runs if run is not None]
+        known = self._runs
+        if len({run[number] for run in known}) < len(_BATCHES):
+            return None  # it is no size of the batch
+        for dimension in range(min(len(run[tensor]) for run in known)):
+            if all(run[number] == run[tensor][dimension] for run in known):
                 return dimension
         return None
 
-    def _run(self, count: int) -> None:
-        """Have *count* runs, if the model can do that."""
-        values = self._traced.values
-        if values is None:
-            return
+    def _run(self, batch: int | None) -> dict[fx.Node, Any] | None:
+        """What the nodes are for a batch of this size, or for the example as it is."""
+        if self._traced.values is None:
+            return None
         try:
-            with self._mode, torch.no_grad():
-                for batch in _BATCHES[len(self._runs) : count]:
-                    recorder = _Recorder(self._traced.root, self._traced.graph, self._mode)
-                    recorder.run(*(_empty(value, batch) for value in values))
-                    self._runs.append(recorder.found)
+            with self._mode, torch.no_grad(), _quiet():
+                recorder = _Recorder(self._traced.root, self._traced.graph, self._mode)
+                recorder.run(*(_empty(value, batch) for value in self._traced.values))
         except Exception:  # of any operator; what stays unknown is asked of the user
-            return
+            return None
+        return recorder.found
 
 
-def _empty(value: Any, batch: int) -> Any:
-    if not isinstance(value, torch.Tensor) or not value.dim():
-        return value
-    return torch.empty((batch, *value.shape[1:]), dtype=value.dtype, device=value.device)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging what fails: that a model wants one size is no error."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
+
+
+def _empty(value: torch.Tensor, batch: int | None) -> torch.Tensor:
+    first = value.shape[:1] if batch is None else value.shape[:1] and (batch,)
+    return torch.empty((*first, *value.shape[1:]), dtype=value.dtype, device=value.device)

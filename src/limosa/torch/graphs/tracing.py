@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from limosa.errors import ConfigError
 from limosa.torch.graphs.exporting import Returned, export
+from limosa.torch.graphs.nodes import IN_PLACE_OPERATORS, changed_by_call
 
 Example = Any
 """What a model is called with: a tensor, a tuple of arguments, or a dict of them by name."""
@@ -75,6 +75,8 @@ def trace(model: nn.Module, example: Example | None = None) -> Traced:
         graph, root, outputs = export(model, given)
         values = [v for v in pytree.tree_leaves((given.args, given.kwargs)) if _is_tensor(v)]
         return Traced(graph, root, "torch.export", outputs, values)
+    except ConfigError:
+        raise
     except Exception as error:
         raise _untraceable(model, tracer, reason, exported=error) from error
 
@@ -130,11 +132,6 @@ def _in_place(operation: Any) -> Any:
     return apply
 
 
-IN_PLACE_OPERATORS = frozenset(
-    getattr(operator, name)
-    for name in "iadd iand ifloordiv ilshift imatmul imod imul ior ipow irshift isub itruediv ixor"
-    .split()
-)  # fmt: skip
 for _operator in IN_PLACE_OPERATORS:
     setattr(_Proxy, f"__{_operator.__name__}__", _in_place(_operator))
 
@@ -148,6 +145,25 @@ class _Tracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__()
         self.returned: dict[str, Returned] = {}
+        self._versions: dict[int, tuple[torch.Tensor, int]] = {}
+
+    def create_arg(self, a: Any) -> Any:
+        """An argument of a node; notes the state of tensors that the forward has made."""
+        if isinstance(a, torch.Tensor) and not a.is_inference():
+            self._versions.setdefault(id(a), (a, a._version))
+        return super().create_arg(a)
+
+    def check_constants(self, names: Collection[str]) -> None:
+        """Refuse constants that do not stay: a run would not make them anew.
+
+        What reads them may have been computed while tracing, before the change.
+        """
+        changed = any(tensor._version != version for tensor, version in self._versions.values())
+        for node in self.graph.nodes:
+            for target in changed_by_call(node):
+                changed = changed or (target.op == "get_attr" and target.target in names)
+        if changed:
+            raise ConfigError("the forward changes a tensor that it made in place")
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A proxy for a node of the graph."""
@@ -203,6 +219,7 @@ def _graph(model: nn.Module, tracer: _Tracer, fixed: dict[str, Any]) -> tuple[fx
         added = {name: vars(model)[name] for name in set(vars(model)) - before}
         for name in added:
             delattr(model, name)
+    tracer.check_constants(added)
     if not added:
         return graph, model
     root = nn.Module()
