@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import OrderedDict
 from itertools import pairwise
 
 import pytest
@@ -642,6 +643,56 @@ def test_weights_that_are_loaded_later_count():
         model.scale.normal_()
     assert same(tail(head(x)), model(x))
     assert set(tail.state_dict()) == {"weight", "scale"}
+
+
+def test_copies_of_an_exported_part():
+    torch.manual_seed(0)
+    model, x = alive(Choosing()), image(side=8)
+    with torch.no_grad():
+        expected = model(x)
+        for at in ("conv", "relu", "add_"):
+            head, tail = split(model, at, x)
+            for copied in (copy.deepcopy, lambda part: pickle.loads(pickle.dumps(part))):
+                assert same(copied(tail)(copied(head)(x)), expected)
+
+
+def test_an_output_of_a_class_of_its_own():
+    class Model(nn.Module):
+        def forward(self, x):
+            if x.shape[0] > 1:
+                x = x.sin()
+            return OrderedDict(twice=x * 2, both=(x, x + 1))
+
+    model, x = Model().eval(), torch.randn(3, 2)
+    head, tail = split(model, "sin", x)
+    for one in (tail, copy.deepcopy(tail), pickle.loads(pickle.dumps(tail))):
+        found = one(head(x))
+        assert type(found) is OrderedDict
+        assert list(found) == ["twice", "both"]
+        assert same(found["both"][1], model(x)["both"][1])
+
+
+def test_a_language_model():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        vocab_size=100,
+    )  # fmt: skip
+    model = transformers.BertModel(config).eval()
+    ids = torch.arange(14).reshape(2, 7)
+    example = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with pytest.raises(ConfigError, match="other tensors that cross") as caught:
+        split(model, "encoder.layer.0", example)
+    mask = caught.value.found.rpartition(": ")[2].strip("'")
+    head, tail = split(model, ["encoder.layer.0", mask], example)
+    with torch.no_grad():
+        for tokens in (ids, torch.arange(21).reshape(3, 7)):
+            inputs = {"input_ids": tokens, "attention_mask": (tokens > 1).long()}
+            found, expected = tail(head(**inputs)), model(**inputs)
+            assert type(found) is type(expected)
+            assert same(found.last_hidden_state, expected.last_hidden_state)
+            assert same(found.pooler_output, expected.pooler_output)
 
 
 class Gentle(Choosing):

@@ -58,7 +58,7 @@ def split(
     """Cut a model into a head and a tail that together compute what it computes, to the bit.
 
     Both share the model's modules, parameters and buffers: training either trains the model, and
-    ``head.eval()`` is seen by it. :func:`copy.deepcopy` gives an independent part. The keys of
+    ``head.eval()`` is seen by it. :func:`copy.deepcopy` and pickle give independent parts. The keys of
     their state dicts are the model's own, so either loads from a checkpoint of the model with
     those keys; a module that both call stands in both.
 

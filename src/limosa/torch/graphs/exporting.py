@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,10 +108,36 @@ def _plain(module: Any) -> fx.Graph:
             continue  # checks the sizes of the inputs: those of the tail are others
         if node.op == "output":
             leaves = [copies.get(leaf, leaf) for leaf in node.args[0]]
-            graph.output(pytree.tree_unflatten(leaves, module._out_spec))
+            graph.output(_packed(graph, leaves, module._out_spec))
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     return graph
+
+
+class _Pack:
+    """Makes what a model returns, where this is of a class that a graph cannot hold."""
+
+    def __init__(self, spec: pytree.TreeSpec) -> None:
+        # torch.fx calls a function by its module and name.
+        self.__name__, self.__module__ = "pack", "limosa"
+        self._spec = spec
+
+    def __call__(self, *leaves: Any) -> Any:
+        return pytree.tree_unflatten(leaves, self._spec)
+
+
+def _packed(graph: fx.Graph, leaves: list[Any], spec: pytree.TreeSpec) -> Any:
+    result = pytree.tree_unflatten(leaves, spec)
+    parts = pytree.tree_leaves(result, is_leaf=lambda part: part is not result and _is_other(part))
+    if _is_other(result) or any(map(_is_other, parts)):
+        return graph.call_function(_Pack(spec), tuple(leaves))
+    return result
+
+
+def _is_other(part: Any) -> bool:
+    """Whether a container is of a class of its own."""
+    is_container = isinstance(part, (Mapping, tuple, list)) or not pytree.tree_is_leaf(part)
+    return is_container and type(part) not in (dict, tuple, list)
 
 
 def _returned(graph: fx.Graph) -> dict[str, Returned]:

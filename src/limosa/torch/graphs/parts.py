@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import fx, nn
+from torch._ops import OpOverload
 
 from limosa.torch.graphs.cutting import Cutter, Plan
 from limosa.torch.graphs.nodes import is_device
@@ -38,10 +41,7 @@ class Part(fx.GraphModule):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the graph itself; to trace the code again, as torch.fx does, changes it."""
         state = {name: value for name, value in self.__dict__.items() if name != "_graph"}
-        # A copy, since the graph itself leads back to this.
-        graph = fx.Graph()
-        graph.output(graph.graph_copy(self.graph, {}))
-        return _restore, (_kind(self), state, graph)
+        return _restore, (_kind(self), state, _picklable(self.graph))
 
     def _deepcopy_init(self) -> Callable[..., None]:
         return _kind(self).__init__
@@ -52,7 +52,22 @@ def _kind(part: Part) -> type[Part]:
     return next(base for base in type(part).__mro__ if base.__module__.startswith("limosa."))
 
 
+def _picklable(graph: fx.Graph) -> fx.Graph:
+    """A copy that does not lead back to its module; ATen's operators are methods by their names."""
+    made, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in graph.nodes:
+        op, target = node.op, node.target
+        if isinstance(target, OpOverload):
+            op, target = "call_method", str(target)
+        args, kwargs = fx.map_arg((node.args, node.kwargs), copies.__getitem__)
+        copies[node] = made.create_node(op, target, args, kwargs, node.name, node.type)
+    return made
+
+
 def _restore(kind: type[Part], state: dict[str, Any], graph: fx.Graph) -> Part:
+    for node in graph.nodes:
+        if node.op == "call_method" and "." in node.target:
+            node.op, node.target = "call_function", attrgetter(node.target)(torch.ops)
     holder = nn.Module()
     holder.__dict__.update(state)
     return kind(holder, graph)
@@ -76,7 +91,7 @@ def head_graph(
     changed = set[fx.Node]().union(*(cutter.memory.changes[node] for node in nodes))
     # Placeholders first: in a graph of torch.export, parameters come before them.
     for node in sorted(nodes, key=lambda node: node.op != "placeholder"):
-        copies[node] = results[node] = graph.node_copy(node, copies.__getitem__)
+        copies[node] = results[node] = _copied(graph, node, copies)
         if keep and node in returned and cutter.memory.group[node] in changed:
             results[node] = graph.call_method("clone", (copies[node],))
     values = tuple(results[node] for node in returned)
@@ -98,8 +113,15 @@ def tail_graph(cutter: Cutter, plan: Plan) -> fx.Graph:
         if is_device(node):
             copies[node] = graph.call_function(getattr, (copies[plan.crossing[0]], "device"))
         else:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
+            copies[node] = _copied(graph, node, copies)
     return graph
+
+
+def _copied(graph: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node]) -> fx.Node:
+    """A copy without what tracing noted, which may be large and cannot always be copied."""
+    made = graph.node_copy(node, copies.__getitem__)
+    made.meta = {}
+    return made
 
 
 def _behind(cutter: Cutter, plan: Plan, given: set[fx.Node]) -> list[fx.Node]:
