@@ -58,9 +58,9 @@ def split(
     """Cut a model into a head and a tail that together compute what it computes, to the bit.
 
     Both share the model's modules, parameters and buffers: training either trains the model, and
-    ``head.eval()`` is seen by it. :func:`copy.deepcopy` and pickle give independent parts. The keys of
-    their state dicts are the model's own, so either loads from a checkpoint of the model with
-    those keys; a module that both call stands in both.
+    ``head.eval()`` is seen by it. :func:`copy.deepcopy` and pickle give independent parts. The
+    keys of their state dicts are the model's own, so either loads from a checkpoint of the model
+    with those keys; a module that both call stands in both.
 
     The tensors that cross come in the order in which the model computes them, whatever the order
     of *at*. An input that the model uses behind the cut crosses it too. A module's name means
