@@ -40,6 +40,24 @@ PUBLIC = [
 ]
 
 
+TORCH = [
+    "Calibration",
+    "Cut",
+    "Cuts",
+    "Head",
+    "Tail",
+    "Tap",
+    "calibrate",
+    "cuts",
+    "load",
+    "load_file",
+    "open_file",
+    "save",
+    "save_file",
+    "split",
+    "tap",
+]
+
 REFINE = [
     "Choice",
     "Core",
@@ -62,6 +80,10 @@ REFINE = [
 
 def test_public_names():
     assert sorted(limosa.__all__) == PUBLIC
+
+
+def test_public_names_of_torch():
+    assert sorted(pytest.importorskip("limosa.torch").__all__) == TORCH
 
 
 def test_public_names_of_refine():
