@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from limosa.codec.base import Base as Base
     from limosa.codec.config import Digits as Digits
     from limosa.codec.config import Lossless as Lossless
+    from limosa.codec.feature.decode import FeatureDecoder as FeatureDecoder
+    from limosa.codec.feature.encode import FeatureEncoder as FeatureEncoder
+    from limosa.codec.feature.source import FeatureProfile as FeatureProfile
+    from limosa.codec.feature.source import FeatureSource as FeatureSource
     from limosa.codec.inspect import inspect as inspect
     from limosa.codec.opening import open_base as open_base
     from limosa.codec.quality import Codebook as Codebook
@@ -55,6 +59,7 @@ if TYPE_CHECKING:
     from limosa.exchange.local import diff as diff
     from limosa.exchange.local import verify as verify
     from limosa.limits import Limits as Limits
+    from limosa.tensors import Tensor as Tensor
 
 __version__ = "0.1.0"
 
@@ -62,6 +67,9 @@ _HOMES = {
     "limosa.codec.arrays": ("load", "load_file", "open_file", "save", "save_file"),
     "limosa.codec.base": ("Base",),
     "limosa.codec.config": ("Digits", "Lossless"),
+    "limosa.codec.feature.decode": ("FeatureDecoder",),
+    "limosa.codec.feature.encode": ("FeatureEncoder",),
+    "limosa.codec.feature.source": ("FeatureProfile", "FeatureSource"),
     "limosa.codec.inspect": ("inspect",),
     "limosa.codec.opening": ("open_base",),
     "limosa.codec.quality": ("Codebook", "MaxError", "Signs", "Step", "Target"),
@@ -86,6 +94,7 @@ _HOMES = {
         "verify",
     ),
     "limosa.limits": ("Limits",),
+    "limosa.tensors": ("Tensor",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -97,6 +106,10 @@ __all__ = [
     "ConfigError",
     "CorruptError",
     "Digits",
+    "FeatureDecoder",
+    "FeatureEncoder",
+    "FeatureProfile",
+    "FeatureSource",
     "FormatError",
     "LimitError",
     "Limits",
@@ -107,6 +120,7 @@ __all__ = [
     "Signs",
     "Step",
     "Target",
+    "Tensor",
     "TruncatedError",
     "UnsupportedVersionError",
     "apply",
