@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from limosa.codec.config import Lossless as Lossless
     from limosa.codec.feature.decode import FeatureDecoder as FeatureDecoder
     from limosa.codec.feature.encode import FeatureEncoder as FeatureEncoder
+    from limosa.codec.feature.profile_file import load_profile as load_profile
+    from limosa.codec.feature.profile_file import save_profile as save_profile
+    from limosa.codec.feature.source import Channels as Channels
     from limosa.codec.feature.source import FeatureProfile as FeatureProfile
     from limosa.codec.feature.source import FeatureSource as FeatureSource
     from limosa.codec.inspect import inspect as inspect
@@ -69,7 +72,8 @@ _HOMES = {
     "limosa.codec.config": ("Digits", "Lossless"),
     "limosa.codec.feature.decode": ("FeatureDecoder",),
     "limosa.codec.feature.encode": ("FeatureEncoder",),
-    "limosa.codec.feature.source": ("FeatureProfile", "FeatureSource"),
+    "limosa.codec.feature.profile_file": ("load_profile", "save_profile"),
+    "limosa.codec.feature.source": ("Channels", "FeatureProfile", "FeatureSource"),
     "limosa.codec.inspect": ("inspect",),
     "limosa.codec.opening": ("open_base",),
     "limosa.codec.quality": ("Codebook", "MaxError", "Signs", "Step", "Target"),
@@ -101,6 +105,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Base",
     "BaseMismatchError",
+    "Channels",
     "ChecksumError",
     "Codebook",
     "ConfigError",
@@ -131,10 +136,12 @@ __all__ = [
     "inspect",
     "load",
     "load_file",
+    "load_profile",
     "open_base",
     "open_file",
     "save",
     "save_file",
+    "save_profile",
     "verify",
 ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,12 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from limosa.codec.arrays import load_file, save_file
 from limosa.codec.constants import SOURCE_ID_BYTES
-from limosa.errors import ConfigError, CorruptError
+from limosa.errors import ConfigError
 from limosa.tensors import Tensor, state_digest, tensor_digest
-
-_PARTS = ("axis", "order", "scale")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +53,7 @@ class Channels:
 
 @dataclass(frozen=True, eq=False)
 class FeatureProfile:
-    """What calibration found out of a cut: a file that both sides have.
+    """What calibration found out of a cut; both sides have it (:func:`limosa.save_profile`).
 
     Args:
         channels: by the names of the tensors that cross the cut.
@@ -72,38 +68,15 @@ class FeatureProfile:
 
     @property
     def digest(self) -> bytes:
-        """The state digest of the arrays that :meth:`save` writes."""
+        """The state digest of its arrays."""
         digests = {}
-        for name, array in self._arrays().items():
+        for name, array in self.arrays().items():
             tensor = Tensor.from_numpy(array)
             digests[name] = tensor_digest(tensor.dtype, tensor.shape, tensor.data)
         return state_digest(digests)
 
-    def save(self, path: str | os.PathLike[str], metadata: dict[str, str] | None = None) -> None:
-        """Write the profile as a .limosa file; *metadata* are for people."""
-        save_file(self._arrays(), path, metadata)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> FeatureProfile:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            CorruptError: it is a file of something else.
-        """
-        arrays = load_file(path)
-        names = dict.fromkeys(name.rpartition(".")[0] for name in arrays)
-        try:
-            channels = {}
-            for name in names:
-                axis, order, scale = (arrays[f"{name}.{part}"] for part in _PARTS)
-                channels[name] = Channels(
-                    int(axis), order.astype(np.int32), scale.astype(np.float32)
-                )
-        except (KeyError, TypeError, ValueError, ConfigError) as error:
-            raise CorruptError("no profile of a feature", found=str(error)[:80]) from None
-        return cls(channels)
-
-    def _arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What stands in its file, by names."""
         arrays: dict[str, NDArray[Any]] = {}
         for name, one in self.channels.items():
             arrays[f"{name}.axis"] = np.array(one.axis, np.int32)
