@@ -2105,6 +2105,104 @@ def rotated(x: Matrix) -> Matrix:
 
 
 # ---------------------------------------------------------------------------------------------
+# 9. Features
+
+FEATURE_MAGIC = b"\x89LMSF\r\n\x1a"
+PROFILED_DTYPES = ("F64", "F32", "F16", "BF16")
+
+
+@dataclass
+class Feature:
+    """The tensors of a feature as they are, and as they were coded."""
+
+    state: State
+    coded: State
+
+
+def source_of(model: bytes, cut: str, profile: State | None = None) -> bytes:
+    """9.1."""
+    return blake3(model + (profile.digest if profile else b"") + cut.encode()).digest()[:8]
+
+
+def decode_feature(
+    data: bytes, wanted: bytes, before: Feature | None = None, profile: State | None = None
+) -> Feature:
+    """A feature of the source `wanted`."""
+    limits = Limits()
+    if len(data) < 32:
+        raise TruncatedError("the feature is cut off")
+    if data[:8] != FEATURE_MAGIC:
+        raise CorruptError("not a feature")
+    if data[8] != 0:
+        raise UnsupportedError("feature, byte 8: an unknown version")
+    if crc32c(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        raise ChecksumError("the crc32c of the feature is wrong")
+    source = Cursor(data[:-12], "feature")
+    source.take(9)
+    found, _, flags = source.take(8), source.varint(), source.uint(1)
+    if found != wanted:
+        raise BaseMismatchError(f"a feature of {found.hex()}, expected {wanted.hex()}")
+    source.require(flags < 8, f"flags {flags}")
+    base = None
+    if flags & 1:
+        name = source.take(8)
+        if before is None or before.state.digest[:8] != name:
+            raise BaseMismatchError(f"needs the feature {name.hex()}")
+        base = before.coded
+    count = limits.check("max_tensors", source.varint(), "feature: tensors")
+    source.require(count > 0, "no tensors")
+    state = State([read_tensor_entry(source, limits) for _ in range(count)])
+    names = [tensor.name for tensor in state.tensors]
+    source.require(len(set(names)) == count, "two tensors have one name")
+    for number, tensor in enumerate(state.tensors):
+        tensor.base_name = tensor.name
+        if base is not None and base.base_of(tensor) is None:
+            raise BaseMismatchError(f"tensor {tensor.name!r} is not that of the feature before")
+        if flags & 4:
+            tensor.data = source.take(tensor.nbytes)
+        else:
+            read_tensor(source, state, number, base, limits)
+    source.require(source.left() == 0, "bytes after the chunks")
+    tensors = [channels_back(t, profile) if flags & 2 else t for t in state.tensors]
+    made = State(tensors, digest=feature_digest(tensors))
+    if made.digest[:8] != data[-12:-4]:
+        raise ChecksumError("the feature is not what was promised")
+    return Feature(made, state)
+
+
+def feature_digest(tensors: list[Tensor]) -> bytes:
+    """The state digest."""
+    whole = blake3()
+    for tensor in sorted(tensors, key=lambda tensor: tensor.name.encode()):
+        name = tensor.name.encode()
+        whole.update(struct.pack("<I", len(name)) + name + tensor_digest(tensor))
+    return whole.digest()
+
+
+def channels_back(tensor: Tensor, profile: State | None) -> Tensor:
+    """9.2."""
+    known = {t.name: t for t in profile.tensors} if profile else {}
+    if f"{tensor.name}.order" not in known or tensor.unit.name not in PROFILED_DTYPES:
+        return tensor
+    (axis,) = struct.unpack("<i", known[f"{tensor.name}.axis"].data)
+    order = unpack(known[f"{tensor.name}.order"].data, DTYPES[9])
+    scale = [to_float(u, 8, 23) for u in unpack(known[f"{tensor.name}.scale"].data, DTYPES[1])]
+    if axis >= len(tensor.shape) or tensor.shape[axis] != len(order):
+        raise BaseMismatchError(f"tensor {tensor.name!r} has other channels than the profile")
+    E, M = tensor.unit.exponent, tensor.unit.mantissa
+    inner = math.prod(tensor.shape[axis + 1 :])
+    units = unpack(tensor.data, tensor.unit)
+    out = list(units)
+    for i, unit in enumerate(units):
+        outer, rest = divmod(i, inner * len(order))
+        k, place = divmod(rest, inner)
+        if (unit >> M) % 2**E != 2**E - 1:
+            unit = rounded(to_float(unit, E, M) * scale[k], E, M)
+        out[(outer * len(order) + order[k]) * inner + place] = unit
+    return replace(tensor, data=pack(out, tensor.unit))
+
+
+# ---------------------------------------------------------------------------------------------
 # The command
 
 

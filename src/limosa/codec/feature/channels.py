@@ -11,23 +11,33 @@ from limosa.codec.feature.source import Channels
 from limosa.tensors import Tensor, TensorSpec, numpy_dtype
 
 Array = NDArray[Any]
+PROFILED_DTYPES = ("F64", "F32", "F16", "BF16")
 
 
 def to_coded(tensor: Tensor, channels: Channels) -> Tensor:
-    """Permute and divide; the shape stays."""
+    """Permute and divide; the shape stays, and what is not finite as well."""
     values = np.take(_wide(tensor.numpy()), channels.order, axis=channels.axis)
-    return Tensor.from_numpy(_narrow(values / _scales(values, channels), tensor.dtype))
+    with np.errstate(over="ignore"):
+        divided = values / _scales(values, channels)
+    return Tensor.from_numpy(_narrow(_finite(values, divided), tensor.dtype))
 
 
 def from_coded(tensor: Tensor, channels: Channels) -> Tensor:
     """The reverse: one multiplication in binary32 (F64: binary64), one rounding to the dtype."""
     values = _wide(tensor.numpy())
-    values = values * _scales(values, channels)
+    with np.errstate(over="ignore"):
+        product = values * _scales(values, channels)
     out = np.empty_like(values)
     at: list[Any] = [slice(None)] * values.ndim
     at[channels.axis] = channels.order
-    out[tuple(at)] = values
+    out[tuple(at)] = _finite(values, product)
     return Tensor.from_numpy(_narrow(out, tensor.dtype))
+
+
+def _finite(values: Array, scaled: Array) -> Array:
+    """*scaled*, but *values* where these are not finite: a NaN's bits are its own."""
+    finite = np.isfinite(values)
+    return scaled if finite.all() else np.where(finite, scaled, values)
 
 
 def row_units(spec: TensorSpec, *, lossy: bool) -> int:
@@ -48,7 +58,7 @@ def _wide(array: Array) -> Array:
 
 
 def _narrow(array: Array, dtype: str) -> Array:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return array.astype(numpy_dtype(dtype))
 
 

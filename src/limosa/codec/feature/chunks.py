@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from limosa.codec.config import Lossless
-from limosa.codec.constants import FEATURE_DIGEST_BYTES, FLOAT_DTYPES
-from limosa.codec.feature.channels import from_coded
+from limosa.codec.constants import FEATURE_DIGEST_BYTES
+from limosa.codec.feature.channels import PROFILED_DTYPES, from_coded
 from limosa.codec.feature.source import FeatureSource
 from limosa.codec.feature.wire import FeatureHeader, frame_lengths
 from limosa.codec.frames import Frames, Piece, decode_pieces
@@ -30,6 +30,11 @@ class Held:
     digest: bytes
     coded: TensorMap
     predicted: bool
+
+
+def copies_of(tensors: TensorMap) -> TensorMap:
+    """The same in memory of its own."""
+    return {name: Tensor(one.dtype, one.shape, one.data.copy()) for name, one in tensors.items()}
 
 
 def feature_digest(tensors: TensorMap) -> bytes:
@@ -84,7 +89,7 @@ def restored(header: FeatureHeader, coded: TensorMap, source: FeatureSource) -> 
     out = {}
     for name, tensor in coded.items():
         known = None if source.profile is None else source.profile.channels.get(name)
-        if known is None or tensor.dtype not in FLOAT_DTYPES:
+        if known is None or tensor.dtype not in PROFILED_DTYPES:
             out[name] = tensor
             continue
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from limosa.codec.config import thread_count
-from limosa.codec.feature.chunks import Held, decode_chunks, feature_digest, restored
+from limosa.codec.feature.chunks import Held, copies_of, decode_chunks, feature_digest, restored
 from limosa.codec.feature.source import FeatureSource
 from limosa.codec.feature.wire import FeatureHeader, read_feature
 from limosa.errors import BaseMismatchError, ChecksumError
@@ -61,7 +61,9 @@ class FeatureDecoder:
         tensors = restored(header, coded, self.source)
         if feature_digest(tensors) != header.digest:
             raise ChecksumError("the digest differs", where="feature", remedy="send it again")
-        self._held = Held(header.digest, coded, header.base is not None)
+        # Whoever gets the tensors may change them.
+        kept = copies_of(coded) if tensors is coded else coded
+        self._held = Held(header.digest, kept, header.base is not None)
         return tensors
 
     def _base(self, header: FeatureHeader) -> TensorMap | None:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from limosa import _core
 from limosa.codec.config import Lossless, thread_count
 from limosa.codec.constants import FLOAT_DTYPES, core_dtype
-from limosa.codec.feature.channels import row_units, to_coded
-from limosa.codec.feature.chunks import Held, decode_chunks, feature_digest, restored
+from limosa.codec.feature.channels import PROFILED_DTYPES, row_units, to_coded
+from limosa.codec.feature.chunks import Held, copies_of, decode_chunks, feature_digest, restored
 from limosa.codec.feature.source import FeatureSource
 from limosa.codec.feature.wire import FeatureHeader, write_feature
 from limosa.codec.quality import Step, Target
@@ -25,9 +25,14 @@ FeatureQuality = Lossless | Step | Target
 # Encodings that a target may take, and how near is near enough.
 _ATTEMPTS = 8
 _TOLERANCE = 0.02
+# The weight of a bit of a difference, in squares of the step: with it, predicted features are as
+# good as others at the same step, and smaller.
+_PREDICTED_LAMBDA = 0.2
 # Of the mean magnitude: differences below are coded as such without a look at the alternative,
 # and features whose differences are above are coded alone.
 _SURELY, _HARDLY = 0.5, 1.5
+# Without loss the last bits of what moved at all are noise.
+_STILL = 0.02
 
 
 class FeatureEncoder:
@@ -119,7 +124,7 @@ class FeatureEncoder:
         out = {}
         for name, tensor in tensors.items():
             known = self.source.profile.channels.get(name)
-            if known is not None and tensor.dtype in FLOAT_DTYPES:
+            if known is not None and tensor.dtype in PROFILED_DTYPES:
                 known.check(name, tensor.shape)
                 tensor = to_coded(tensor, known)
             out[name] = tensor
@@ -130,10 +135,13 @@ class FeatureEncoder:
     ) -> tuple[bytes, Held]:
         """The smaller of both ways to code a feature, where it is not clear which one that is."""
         near = np.inf if base is None else _distance(coded, base.coded)
+        surely, hardly = (_SURELY, _HARDLY)
+        if isinstance(self._quality, Lossless):
+            surely = hardly = _STILL
         found = []
-        if near < _HARDLY:
+        if near < hardly:
             found.append(self._to_quality(specs, coded, base))
-        if not found or near > _SURELY:
+        if not found or near > surely:
             found.append(self._to_quality(specs, coded, None))
         return min(found, key=lambda one: len(one[0]))
 
@@ -168,7 +176,7 @@ class FeatureEncoder:
                 [core_dtype(spec.dtype) for spec, _ in full],
                 digits=-1,
                 threads=self._threads,
-                levels=[_levels(spec, quality) for spec, _ in full],
+                levels=[_levels(spec, quality, base is not None) for spec, _ in full],
                 columns=[row_units(spec, lossy=lossy) for spec, _ in full],
                 out=out,
             )
@@ -178,10 +186,11 @@ class FeatureEncoder:
             chunks = b"".join(tensor.data.tobytes() for tensor in coded.values())
         name = None if base is None or raw else base.digest
         header = FeatureHeader(self.source.id, self._number, name, self._profiled, raw, specs, b"")
-        decoded = coded
         if lossy and not raw:
             held = None if base is None else base.coded
             decoded = decode_chunks(header, memoryview(chunks), held, self._threads)
+        else:
+            decoded = copies_of(coded)  # the caller may reuse its memory
         digest = feature_digest(restored(header, decoded, self.source))
         header = FeatureHeader(
             self.source.id, self._number, name, self._profiled, raw, specs, digest
@@ -203,14 +212,18 @@ def _checked(quality: FeatureQuality) -> FeatureQuality:
     return quality
 
 
-def _levels(spec: TensorSpec, quality: Lossless | Step) -> Levels | None:
-    """Levels without a weight for their bits: that would move activations, which are of one sign,
-    towards zero together, and the sums of the next layer with them."""
+def _levels(spec: TensorSpec, quality: Lossless | Step, predicted: bool) -> Levels | None:
+    """How a tensor is quantized; None: not at all.
+
+    Where a feature stands alone its bits have no weight: they would move activations, which are of
+    one sign, towards zero together, and the sums of the next layer with them. Differences from the
+    last feature are of both signs.
+    """
     if spec.dtype not in FLOAT_DTYPES or isinstance(quality, Lossless):
         return None
-    return Levels(
-        quality.size_of(spec.name), dependent=quality.effort > 1, adaptive=quality.effort == 9
-    )
+    dependent = quality.effort > 1
+    weight = _PREDICTED_LAMBDA if predicted and dependent else 0.0
+    return Levels(quality.size_of(spec.name), dependent, weight, quality.effort == 9)
 
 
 def _values(tensor: Tensor) -> NDArray[Any]:
