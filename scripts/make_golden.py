@@ -41,6 +41,7 @@ def main() -> None:
         for name, files, expected in encoder_cases():
             write(folders[0] / name, files, expected)
         write_refinements(*folders)
+        write_features(TESTS / "golden-features")
     total = sum(file.stat().st_size for folder in folders for file in folder.rglob("*.*"))
     print(f"{total:,} bytes")
 
@@ -52,6 +53,15 @@ def write_refinements(golden: Path, errors: Path) -> None:
         write(golden / name, files, expected)
     for name, files, expected in refinement_error_cases():
         write(errors / name, files, expected)
+
+
+def write_features(folder: Path) -> None:
+    from features_made import feature_cases, feature_error_cases
+
+    for case in folder.glob("*/expected.json"):
+        shutil.rmtree(case.parent)
+    for name, files, expected in [*feature_cases(), *feature_error_cases()]:
+        write(folder / name, files, expected)
 
 
 def expected_of(case: Case) -> dict:
