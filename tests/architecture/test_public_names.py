@@ -52,9 +52,11 @@ TORCH = [
     "Calibration",
     "Cut",
     "Cuts",
+    "FeatureTuning",
     "Head",
     "Tail",
     "Tap",
+    "TunedPoint",
     "calibrate",
     "cuts",
     "load",
@@ -64,6 +66,7 @@ TORCH = [
     "save_file",
     "split",
     "tap",
+    "tune_feature",
 ]
 
 REFINE = [

@@ -1,7 +1,7 @@
 """Features (docs/format.md 9): files that must decode, and files that must not.
 
-A folder has ``feature.limosa``; a predicted one also ``before.limosa``, the feature before it, and a
-profiled one ``profile.limosa``.
+A folder has ``feature.limosa``; a predicted one also ``before.limosa``, the feature before it;
+a profiled one ``profile.limosa``.
 """
 
 from __future__ import annotations

@@ -35,6 +35,27 @@ def progress_bar(label: str, total: int | None) -> Iterator[Advance | None]:
         yield lambda done: bar.advance(task, done)
 
 
+@contextmanager
+def count_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar over things that are counted; gives the function to call with how many are done, of
+    how many; None where nobody would see it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def size_on_disk(*paths: str) -> int | None:
     """Bytes of all files named, those of folders included; None when one is a stream."""
     total = 0

@@ -1,6 +1,7 @@
 """save, load and open_file for torch tensors, shaped like ``safetensors.torch``.
 
-Besides, :func:`calibrate` rounds a model; :func:`split`, :func:`tap` and :func:`cuts` cut one.
+Besides, :func:`calibrate` rounds a model; :func:`split`, :func:`tap` and :func:`cuts` cut one,
+and :func:`tune_feature` finds how coarse what crosses the cut may be.
 
 Importing this needs torch (the extra ``torch``).
 """
@@ -12,6 +13,9 @@ from limosa.torch.calibrate import calibrate as calibrate
 from limosa.torch.cuts import Cut as Cut
 from limosa.torch.cuts import Cuts as Cuts
 from limosa.torch.cuts import cuts as cuts
+from limosa.torch.feature_tuning import FeatureTuning as FeatureTuning
+from limosa.torch.feature_tuning import TunedPoint as TunedPoint
+from limosa.torch.feature_tuning import tune_feature as tune_feature
 from limosa.torch.features import Tap as Tap
 from limosa.torch.features import tap as tap
 from limosa.torch.split import Head as Head
@@ -27,9 +31,11 @@ __all__ = [
     "Calibration",
     "Cut",
     "Cuts",
+    "FeatureTuning",
     "Head",
     "Tail",
     "Tap",
+    "TunedPoint",
     "calibrate",
     "cuts",
     "load",
@@ -39,4 +45,5 @@ __all__ = [
     "save_file",
     "split",
     "tap",
+    "tune_feature",
 ]

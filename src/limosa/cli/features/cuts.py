@@ -1,0 +1,72 @@
+"""``limosa features cuts``: where a model can be cut."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from limosa.cli import options, report
+
+
+def parse_shapes(texts: tuple[str, ...]) -> list[tuple[int, ...]]:
+    """``1x3x224x224`` as numbers.
+
+    >>> parse_shapes(("1x3x8",))
+    [(1, 3, 8)]
+    """
+    shapes = []
+    for text in texts:
+        sizes = text.lower().split("x")
+        if not all(size.isdigit() and int(size) for size in sizes):
+            raise click.BadParameter(f"{text!r} is no shape; write one as 1x3x224x224")
+        shapes.append(tuple(map(int, sizes)))
+    return shapes
+
+
+@click.command("cuts", short_help="List where a model can be cut.")
+@click.option("--model", "name", required=True, metavar="M", help="package.module:name, or a .pt2.")
+@click.option(
+    "--input",
+    "shapes",
+    multiple=True,
+    default=("1x3x224x224",),
+    show_default=True,
+    metavar="SHAPE",
+    help="Of an input to look at, random numbers; once for each input.",
+)
+@click.option("--coded", is_flag=True, help="Code each feature without loss, and tell its bytes.")
+@click.option("--max-tensors", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--plot", type=click.Path(dir_okay=False), metavar="FILE", help="Draw them as PNG.")
+@options.json_option()
+def command(
+    name: str,
+    shapes: tuple[str, ...],
+    coded: bool,
+    max_tensors: int,
+    plot: str | None,
+    as_json: bool,
+) -> None:
+    """List every place where a model can be cut in two.
+
+    For each its shape, bytes, share of zeros and of the work before it.
+
+    \b
+    limosa features cuts --model torchvision.models:resnet18 --coded --plot cuts.png
+    """
+    sizes = parse_shapes(shapes)
+    import torch
+
+    from limosa.exchange.feature_service.naming import find_model
+    from limosa.torch import cuts
+
+    torch.manual_seed(0)
+    example = tuple(torch.randn(size) for size in sizes)
+    model = find_model(name).eval()
+    found = cuts(model, example, coded=coded or plot is not None, max_tensors=max_tensors)
+    if plot is not None:
+        found.plot(plot)
+    if as_json:
+        report.print_json({"cuts": [asdict(cut) for cut in found]})
+    else:
+        click.echo(str(found))
