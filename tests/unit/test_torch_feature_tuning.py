@@ -108,8 +108,12 @@ def test_vectors_several_tensors_and_regression():
             return self.c(self.b(one) + one)
 
     model = Skip().eval()
-    tuning = tune_feature(model, ["relu", "b"], [torch.randn(16, 6)], max_drop=1e-2,
-                          metric=lambda out, _: -float(sum(o.square().sum() for o in out)))  # fmt: skip
+
+    def metric(outputs, _):
+        return -float(sum(output.square().sum() for output in outputs))
+
+    data = [torch.randn(16, 6)]
+    tuning = tune_feature(model, ["relu", "b"], data, max_drop=1e-2, metric=metric)
     assert len(tuning.profile.channels) == 2
     assert {one.axis for one in tuning.profile.channels.values()} == {1}
 

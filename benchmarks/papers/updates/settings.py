@@ -112,7 +112,7 @@ def table(network: str = "vgg-small") -> list[Setting]:
     ]
 
 
-AUGMENTATIONS = (1e-5, 3e-5)
+AUGMENTATIONS = (3e-6, 1e-5)
 CORES = ((3e-5, 2.0), (1e-4, 1.5))
 DIFFERENCES = (1e-5, 4e-5, 1e-4)
 
