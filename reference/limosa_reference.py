@@ -1489,8 +1489,10 @@ def repeats(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
     flags = source.uint(1)
     source.require(flags < 2, f"flags {flags}")
     common = source.uint(size) if flags else None
+    promised = source.varint()
     which = Bits(bytes(symbol_stream(source, (grid.rows + 7) // 8)))
     has_value = [which.take(1) for _ in range(grid.rows)]
+    source.require(sum(has_value) == promised, f"{promised} rows with values promised")
     of_rows = [source.uint(size) if has else None for has in has_value]
     v = source.varint()
     source.require(v <= n, f"{v} of {n} units in full")

@@ -43,8 +43,13 @@ template <class T>
 Values<T> read_values(Reader& r, const Rows& rows, bool has_common, const Block& b) {
   Values<T> values;
   if (has_common) values.common = r.number<T>();
+  const uint64_t count = r.varint();
   values.has = read_symbols(r, (rows.count() + 7) / 8, b);
   values.of_rows.resize(rows.count(), 0);
+  uint64_t found = 0;
+  for (size_t row = 0; row < values.of_rows.size(); ++row)
+    found += values.has[row / 8] >> (row % 8) & 1;
+  if (found != count) r.corrupt("rows with values do not match their count");
   for (size_t row = 0; row < values.of_rows.size(); ++row)
     if (values.has[row / 8] >> (row % 8) & 1) values.of_rows[row] = r.number<T>();
   return values;

@@ -112,8 +112,13 @@ void append_values(Bytes& out, const Plan<T>& plan, EncodeScratch& s) {
   out.push_back(plan.common != 0);
   if (plan.common) append(out, plan.common);
   Bytes which((plan.of_rows.size() + 7) / 8, 0);
+  size_t count = 0;
   for (size_t row = 0; row < plan.of_rows.size(); ++row)
-    if (plan.of_rows[row]) which[row / 8] |= static_cast<uint8_t>(1u << (row % 8));
+    if (plan.of_rows[row]) {
+      which[row / 8] |= static_cast<uint8_t>(1u << (row % 8));
+      ++count;
+    }
+  append_varint(out, count);
   encode_symbols(out, which.data(), which.size(), nullptr, 1, s);
   for (const T v : plan.of_rows)
     if (v) append(out, v);

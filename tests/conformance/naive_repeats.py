@@ -25,6 +25,7 @@ class Repeats:
     kinds: list[int] | None = None
     flags: int | None = None
     count: int | None = None
+    more_rows: int = 0  # that are promised and not there
     options: dict = field(default_factory=dict)
 
     def own_kinds(self) -> list[int]:
@@ -46,6 +47,7 @@ class Repeats:
         out = naive.varint(self.columns) + naive.varint(self.first) + bytes([flags])
         out += b"" if self.common is None else self.common.to_bytes(size, "little")
         which = naive.bits([(int(row in self.of_rows), 1) for row in range(rows)])
+        out += naive.varint(len(self.of_rows) + self.more_rows)
         out += naive.symbol_stream(list(which))
         out += b"".join(self.of_rows[row].to_bytes(size, "little") for row in sorted(self.of_rows))
         out += naive.varint(len(full) if self.count is None else self.count)
@@ -113,6 +115,7 @@ def repeat_error_cases() -> Iterator[ErrorCase]:
     rowless = next(i for i, kind in enumerate(kinds) if i // 10 not in good.of_rows and kind == 1)
     changed = {
         "flags": (CORRUPT, replace(good, flags=2)),
+        "rows": (CORRUPT, replace(good, more_rows=1)),
         "count-above-n": (CORRUPT, replace(good, count=41)),
         "count-above": (CORRUPT, replace(good, kinds=[*kinds[:lonely], 0, *kinds[lonely + 1 :]])),
         "count-below": (CORRUPT, replace(good, kinds=[1] * 40)),

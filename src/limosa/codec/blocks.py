@@ -15,7 +15,8 @@ from limosa.errors import CorruptError
 _RAW, _CONSTANT, _BASE_COPY, _FIELDS, _PALETTE, _ZERO_MASK = 0, 1, 3, 4, 5, 6
 _PLANES, _BASE_PLANES, _STEPS, _SPARSE = 7, 8, 9, 10
 _DECIMAL, _BASE_DECIMAL, _LZMA, _BASE_LZMA = 11, 12, 13, 14
-_LEVELS, _BASE_LEVELS, _BASE_PALETTE, _CLASSED_FIELDS = 15, 16, 17, 18
+_LEVELS, _BASE_LEVELS, _BASE_PALETTE, _CLASSED_FIELDS, _REPEATS = 15, 16, 17, 18, 19
+_UNSIGNED = 128
 # 3.11: flags of a block of levels
 _DEPENDENT, _ROW_SCALES, _BY_ROWS, _BY_EXPONENTS, _ADAPTIVE = 1, 2, 4, 8, 16
 _STREAM_RAW, _STREAM_CONSTANT = 0, 1
@@ -72,6 +73,8 @@ def _skip(cursor: Cursor, mode: int, n: int, dtype: str) -> None:
         nonzero = cursor.varint()
         _skip_symbols(cursor, -(-n // 8), 1)
         _skip(cursor, cursor.u8(), nonzero, dtype)
+    elif mode == _REPEATS:
+        _skip_repeats(cursor, n, dtype)
     elif mode in (_PLANES, _BASE_PLANES):
         for _ in range(width):
             _skip_symbols(cursor, n, 1)
@@ -101,7 +104,8 @@ def _skip(cursor: Cursor, mode: int, n: int, dtype: str) -> None:
 def _skip_fields(cursor: Cursor, n: int, dtype: str, classed: bool) -> None:
     if dtype not in FLOAT_FIELDS:
         raise CorruptError("fields of a dtype that has none", where=cursor.place(), found=dtype)
-    joined, zeros, _ = cursor.u8(), cursor.u8(), cursor.take(2)
+    head, zeros, _ = cursor.u8(), cursor.u8(), cursor.take(2)
+    unsigned, joined = divmod(head, _UNSIGNED)
     classes = 1
     if classed:
         rows, columns = _take_rows(cursor, n)
@@ -114,8 +118,22 @@ def _skip_fields(cursor: Cursor, n: int, dtype: str, classed: bool) -> None:
     if rest < 0:
         raise CorruptError("more bits than a unit has", where=cursor.place(), found=f"{rest} left")
     planes = [8] * (rest // 8) + [bits for bits in (4, 2, 1) if rest % 8 & bits]
-    for bits in planes:
+    for bits in planes[: len(planes) - unsigned]:
         cursor.take(-(-n * bits // 8))
+
+
+def _skip_repeats(cursor: Cursor, n: int, dtype: str) -> None:
+    width = UNIT_BYTES[dtype]
+    rows, _ = _take_rows(cursor, n)
+    if cursor.u8():
+        cursor.take(width)
+    valued = cursor.varint()
+    _skip_symbols(cursor, -(-rows // 8), 1)
+    cursor.take(valued * width)
+    full = cursor.varint()
+    _skip_symbols(cursor, -(-n // 4), 1)
+    if full:
+        _skip(cursor, cursor.u8(), full, dtype)
 
 
 def _skip_exceptions(cursor: Cursor, width: int) -> None:
