@@ -42,7 +42,7 @@ class Shape:
 
 
 def vgg16() -> nn.Module:
-    """Thirteen convolutions in five blocks, each block before a pooling, and three linear layers."""
+    """Thirteen convolutions in five blocks, each before a pooling, and three linear layers."""
     layers: list[nn.Module] = []
     inputs = 3
     for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):

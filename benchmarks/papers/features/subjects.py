@@ -22,9 +22,10 @@ from limosa.torch.graphs.cutting import Cutter
 from limosa.torch.graphs.tracing import trace
 from limosa.torch.split import Tail, split_at
 
+LITE0 = "EfficientNet-Lite0"
 DIGITS_AT_ONCE = 16
 _TEST_DIGITS = 1000
-_EPOCHS, _RATE, _SEED = 6, 4e-3, 2030
+_EPOCHS, _RATE, _SEED = 3, 4e-3, 2030
 # What torchvision's weights are trained with.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -117,7 +118,7 @@ def lite0(batches: Sequence[torch.Tensor] = ()) -> Subject:
         Feature("head", "_swish_1", "relu"), Feature("pool", "_avg_pooling", "pool"),
         Feature("fc", "_fc", "fc"),
     ]  # fmt: skip
-    return Subject("EfficientNet-Lite0", network, tuple(features), tuple(batches))
+    return Subject(LITE0, network, tuple(features), tuple(batches))
 
 
 def _inputs(block: nn.Module) -> int:
@@ -132,14 +133,22 @@ def photographs(count: int) -> tuple[torch.Tensor, ...]:
     return tuple(crops[int(one)][None] for one in chosen)
 
 
-def small(name: str, *, epochs: float = _EPOCHS) -> Subject:
-    """A small network of :mod:`benchmarks.networks`, trained on digits here and now."""
+def small(name: str, cache: Path, *, epochs: float = _EPOCHS) -> Subject:
+    """A small network of :mod:`benchmarks.networks`, trained on digits and kept in *cache*."""
     held = digits()
     order = np.random.default_rng(_SEED).permutation(len(held.y))
     test, train = order[:_TEST_DIGITS], order[_TEST_DIGITS:]
     torch.manual_seed(_SEED)
     network = NETWORKS[name](channels=1)
-    training.train(network, network.parameters(), held, train, epochs=epochs, rate=_RATE, seed=1)
+    kept = cache / f"features-{name}-{_SEED}-{epochs:g}.pt"
+    if kept.exists():
+        network.load_state_dict(torch.load(kept, weights_only=True))
+    else:
+        training.train(
+            network, network.parameters(), held, train, epochs=epochs, rate=_RATE, seed=_SEED
+        )
+        cache.mkdir(parents=True, exist_ok=True)
+        torch.save(network.state_dict(), kept)
     network.eval()
     shown = held.x[torch.from_numpy(test)].contiguous()
     return Subject(
@@ -190,9 +199,7 @@ def imagenet(name: str, folder: Path, batches: Sequence[torch.Tensor]) -> Subjec
         for symbol, module in architecture.features.items()
     )
     mean, deviation = torch.tensor(_MEAN)[:, None, None], torch.tensor(_DEVIATION)[:, None, None]
-    shown = tuple(
-        (batch * images.DEVIATION + images.MEAN - mean) / deviation for batch in batches
-    )
+    shown = tuple((batch * images.DEVIATION + images.MEAN - mean) / deviation for batch in batches)
     return Subject(name, network.eval(), features, shown)
 
 
@@ -202,4 +209,3 @@ def load_in_order(network: nn.Module, state: Mapping[str, torch.Tensor]) -> None
     if [t.shape for t in own.values()] != [t.shape for t in state.values()]:
         raise ValueError("these weights are of another network")
     network.load_state_dict(dict(zip(own, state.values(), strict=True)))
-

@@ -121,7 +121,7 @@ def random_excess(sizes: tuple[int, ...] = (1, 100, 4_096, 100_000)) -> int:
     """Most bytes that lossless coding adds to tensors of random bytes."""
     rng = np.random.default_rng(5)
     encoder = coders.encoder("random", Lossless())
-    worst = -10**9
+    worst = -(10**9)
     for size in sizes:
         noise = rng.integers(0, 256, 4 * size, dtype=np.uint8).view(np.float32)
         message = encoder.encode({"x": Tensor.from_numpy(noise.reshape(1, size, 1, 1))})
