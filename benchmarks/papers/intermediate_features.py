@@ -49,8 +49,8 @@ Progressed = Callable[[], object]
 class Size:
     """How much of everything."""
 
-    tables: int = 6
-    rated: int = 24
+    tables: int = 4
+    rated: int = 16
     frames: int = video.FRAMES
     small: tuple[str, ...] = SMALL
     linear: tuple[str, ...] = LINEAR
@@ -58,7 +58,7 @@ class Size:
     shapes: tuple[str, ...] = tuple(architectures.ARCHITECTURES)
     features: tuple[str, ...] = ()
     searched: int = _SEARCHED
-    epochs: float = 3
+    epochs: float = subjects.EPOCHS
 
 
 QUICK = Size(

@@ -61,7 +61,8 @@ def _rate_by_layer(axis: Axes, network: str, table: dict[str, dict[str, Row]]) -
         )  # fmt: skip
     axis.set_xticks(places, features, rotation=90 if len(features) > 9 else 45, fontsize=8)
     axis.set_xlim(-0.6, len(features) - 0.4)
-    axis.set_ylim(0, 1.15)
+    highest = max(row.ratio[0] for own in table.values() for row in own.values())
+    axis.set_ylim(0, max(1.12, 1.04 * highest))
     axis.set_ylabel("coded bytes / raw bytes")
     axis.set_title(network, fontsize=10)
     axis.grid(alpha=0.3, axis="y")

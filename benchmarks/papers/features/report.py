@@ -22,10 +22,9 @@ benchmarks.papers.intermediate_features`. On {machine}.
 
 {networks}
 
-gzip, zlib, bzip2 and lzma have their default settings, as in the paper. Times are those of
-encoding one message on one thread; of short ones, the fastest of a few runs. A message is a whole
-one: of limosa with source, shape and digest, and what decodes is compared with what was sent by
-that digest.
+gzip, zlib, bzip2 and lzma have their default settings, as in the paper. Times are
+processor times of encoding one message on one thread; of short ones, the fastest of a few runs. A
+message of limosa is a whole one, with source, shape and digest; that of the others is bare data.
 """
 
 NEIGHBOURS = """## Against the neighbours, at equal quality

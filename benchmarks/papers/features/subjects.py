@@ -25,7 +25,8 @@ from limosa.torch.split import Tail, split_at
 LITE0 = "EfficientNet-Lite0"
 DIGITS_AT_ONCE = 16
 _TEST_DIGITS = 1000
-_EPOCHS, _RATE, _SEED = 3, 4e-3, 2030
+EPOCHS = 3
+_RATE, _SEED = 4e-3, 2030
 # What torchvision's weights are trained with.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -133,7 +134,7 @@ def photographs(count: int) -> tuple[torch.Tensor, ...]:
     return tuple(crops[int(one)][None] for one in chosen)
 
 
-def small(name: str, cache: Path, *, epochs: float = _EPOCHS) -> Subject:
+def small(name: str, cache: Path, *, epochs: float = EPOCHS) -> Subject:
     """A small network of :mod:`benchmarks.networks`, trained on digits and kept in *cache*."""
     held = digits()
     order = np.random.default_rng(_SEED).permutation(len(held.y))
