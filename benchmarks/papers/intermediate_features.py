@@ -136,7 +136,7 @@ def _curves(results: Results, subject: Subject, size: Size, bar: Progress) -> No
     results.rated = size.rated
     for cut in (*size.linear, *size.relu):
         task = bar.add_task(f"{cut}: coders", total=_SETTINGS_OF_A_CUT)
-        profile = neighbours.profile_for(subject.title, cut)
+        profile = neighbours.profile_for(subject, subject[cut])
         if profile is not None:
             results.profiled += f", {cut}" if results.profiled else cut
         results.curves += neighbours.measure(

@@ -82,8 +82,8 @@ class Curve:
         return math.exp(np.polyfit(lost[near] - aim, np.log(values)[near], 1)[1])
 
 
-def profile_for(network: str, cut: str) -> FeatureProfile | None:
-    """What calibration found out of a cut, where there is something; passed to limosa."""
+def profile_for(network: Subject, cut: Feature) -> FeatureProfile | None:
+    """What calibration found out of a cut, for limosa; None where there is nothing."""
     del network, cut
     return None
 
