@@ -29,9 +29,9 @@ LIMOSA, ENTROPY = "limosa", "order-0 entropy"
 # A setting: bits of all messages, and what the receiver gets.
 Coded = tuple[float, list[torch.Tensor]]
 Coder = Callable[[float, Sequence[torch.Tensor]], Coded]
-_ROUNDS = 3  # of refinement around the wanted divergence
+_ROUNDS = 4  # of refinement around the wanted divergence
 # Points that a line is laid through, and how far they may be, in the logarithm of the divergence.
-_FITTED, _NEAR = 4, 1.6
+_FITTED, _NEAR = 5, 1.6
 
 
 @dataclass(frozen=True)
@@ -172,15 +172,15 @@ def _whole_near(setting: float) -> tuple[int, ...]:
 def _coders(
     feature: Feature, deviation: float, profile: FeatureProfile | None
 ) -> Iterator[tuple[str, Coder, _Settings]]:
-    steps = _Settings((0.15 * deviation, 0.5 * deviation), 0.0, math.inf)
+    steps = _Settings((0.15 * deviation, 0.3 * deviation, 0.6 * deviation), 0.0, math.inf)
     yield LIMOSA, _limosa(feature.symbol, profile), steps
     yield ENTROPY, _entropy, steps
-    qualities = _Settings((90, 50), 100, 5, whole=True)
+    qualities = _Settings((95, 85, 50), 100, 5, whole=True)
     yield "JPEG", _picture("JPEG"), qualities
     yield "WebP", _picture("WEBP", method=4), qualities
     if features.check("avif"):
         yield "AVIF", _picture("AVIF", speed=8, max_threads=1), qualities
-    levels = _Settings((64, 12), 256, 3, whole=True)
+    levels = _Settings((64, 24, 10), 256, 3, whole=True)
     yield "WebP, lossless", _levels(_lossless_webp), levels
     yield "8 bit + zlib", _levels(lambda picture: zlib.compress(picture.tobytes())), levels
 

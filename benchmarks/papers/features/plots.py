@@ -86,7 +86,7 @@ def _rates(path: Path, curves: Sequence[Curve]) -> None:
         axis.set_yscale("log")
         axis.set_xscale("log")
         axis.set_ylim(WANTED / _BELOW, WANTED * _ABOVE)
-        axis.set_xticks([0.25, 0.5, 1, 2, 4, 8])
+        axis.set_xticks([0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8])
         shown = [
             point.bits
             for curve in curves

@@ -25,6 +25,7 @@ benchmarks.papers.intermediate_features`. On {machine}.
 gzip, zlib, bzip2 and lzma have their default settings, as in the paper. Times are
 processor times of encoding one message on one thread; of short ones, the fastest of a few runs. A
 message of limosa is a whole one, with source, shape and digest; that of the others is bare data.
+Means of speeds are geometric, over the features.
 """
 
 NEIGHBOURS = """## Against the neighbours, at equal quality
@@ -77,9 +78,9 @@ def write(out: Path, results: Results) -> Path:
 
 def render(results: Results) -> str:
     """The whole page."""
-    images = "; ".join(f"{name} {text}" for name, text in _shown(results))
+    images = "; ".join(f"{name}: {text}" for name, text in _shown(results))
     parts = [
-        HEAD.format(machine=machine.describe(), networks=f"Shown: {images}."),
+        HEAD.format(machine=machine.describe(), networks=f"{images}."),
         *(f"- {note}" for note in results.notes),
         "" if results.notes else None,
         "## The numbers to reach\n",

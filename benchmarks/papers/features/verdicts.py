@@ -101,7 +101,7 @@ def _lossless(network: str, rows: list[Row]) -> Iterator[Verdict]:
         mean = float(np.exp(np.mean(np.log(factors))))
         yield Verdict(
             f"encode speed, ReLU features of {network}", f"mean ≥ {goal:g} × {rival}",
-            f"{mean:.0f} × ({min(factors):.0f} to {max(factors):.0f})", mean >= goal,
+            f"{mean:.3g} × ({min(factors):.3g} to {max(factors):.3g})", mean >= goal,
         )  # fmt: skip
     larger = [feature for feature, c in table.items() if c[LOSSLESS].ratio[0] >= c["zlib"].ratio[0]]
     figure = f"{len(table) - len(larger)} of {len(table)} features"
