@@ -26,8 +26,8 @@ Mode append_fields(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, c
 
 // The cheapest of raw units, fields, a palette and planes: its mode and its content.
 void append_plain(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, EncodeScratch& s);
-// Whether it is worth looking for zeros and repeats.
-bool has_zeros_or_repeats(const uint8_t* units, size_t n, const Dtype& d);
+// How many units are zero, or equal to the one before.
+size_t zeros_and_repeats(const uint8_t* units, size_t n, const Dtype& d);
 // A block with a mask for its zeros; false if these are too few.
 bool encode_zero_mask(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, EncodeScratch& s);
 // A block without the values that repeat in its rows; false if these are too few.

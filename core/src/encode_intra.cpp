@@ -4,6 +4,7 @@
 namespace limosa {
 namespace {
 
+constexpr size_t kIdleShare = 16;  // zeros and repeats are looked for when one unit in so many may be one
 constexpr uint64_t kClassesSave = 16;  // of the cost of fields, at most one part in so many
 constexpr size_t kCell = 2048;  // units whose trailing zeros are looked at together
 
@@ -94,6 +95,10 @@ Coded encode_content(Bytes* out, const uint8_t* units, size_t n, const Dtype& d,
   return coded;
 }
 
+bool has_palette(const uint8_t* units, size_t n, const Dtype& d) {
+  return d.unit_bytes() > 1 && n >= 16 && Palette(d.unit_bytes()).collect(units, n);
+}
+
 // A block that holds nothing but its content.
 void append_content(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, const Rows* rows, EncodeScratch& s) {
   const size_t start = out.size();
@@ -110,8 +115,11 @@ void encode_segment(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, 
     return;
   }
   const size_t start = out.size();
-  if (!has_zeros_or_repeats(units, n, d)) return append_content(out, units, n, d, rows, s);
-  const uint64_t plain = encode_content(nullptr, units, n, d, nullptr, s).bits;
+  const size_t idle = zeros_and_repeats(units, n, d);
+  if (idle * kIdleShare < n) return append_content(out, units, n, d, rows, s);
+  // Where many units are idle only a palette could be smaller than what leaves them out.
+  const bool surely = idle * 4 >= n && !has_palette(units, n, d);
+  const uint64_t plain = surely ? ~uint64_t{0} : encode_content(nullptr, units, n, d, nullptr, s).bits;
   if (encode_repeats(out, units, rows ? *rows : Rows{n, n, 0}, d, s)) {
     if (uint64_t{out.size() - start} * 8 < plain) return;
     out.resize(start);

@@ -5,7 +5,7 @@
 namespace limosa {
 namespace {
 
-constexpr size_t kLeastShare = 16;   // tried when one unit in so many does not speak for itself
+constexpr size_t kLeastShare = 16;   // a mask is worth it when one unit in so many is zero
 constexpr size_t kRepeatShare = 64;  // of the units: fewer repeats than this are left to the zero mask
 constexpr uint32_t kFewRepeats = 3;  // in a row: below, the value costs as much as it saves
 
@@ -166,13 +166,12 @@ size_t mask_units(const uint8_t* units, size_t n, uint8_t* mask, uint8_t* rest) 
 
 }  // namespace
 
-bool has_zeros_or_repeats(const uint8_t* units, size_t n, const Dtype& d) {
+size_t zeros_and_repeats(const uint8_t* units, size_t n, const Dtype& d) {
   const size_t size = d.unit_bytes();
-  const size_t idle = size == 1   ? count_idle<uint8_t>(units, n)
-                      : size == 2 ? count_idle<uint16_t>(units, n)
-                      : size == 4 ? count_idle<uint32_t>(units, n)
-                                  : count_idle<uint64_t>(units, n);
-  return idle * kLeastShare >= n;
+  return size == 1   ? count_idle<uint8_t>(units, n)
+         : size == 2 ? count_idle<uint16_t>(units, n)
+         : size == 4 ? count_idle<uint32_t>(units, n)
+                     : count_idle<uint64_t>(units, n);
 }
 
 bool encode_repeats(Bytes& out, const uint8_t* units, const Rows& rows, const Dtype& d, EncodeScratch& s) {
