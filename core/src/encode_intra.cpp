@@ -5,6 +5,7 @@ namespace limosa {
 namespace {
 
 constexpr size_t kIdleShare = 16;  // zeros and repeats are looked for when one unit in so many may be one
+constexpr size_t kManyUnits = 2048;  // below, tables may cost more than zeros save
 constexpr uint64_t kClassesSave = 16;  // of the cost of fields, at most one part in so many
 constexpr size_t kCell = 2048;  // units whose trailing zeros are looked at together
 
@@ -118,7 +119,7 @@ void encode_segment(Bytes& out, const uint8_t* units, size_t n, const Dtype& d, 
   const size_t idle = zeros_and_repeats(units, n, d);
   if (idle * kIdleShare < n) return append_content(out, units, n, d, rows, s);
   // Where many units are idle only a palette could be smaller than what leaves them out.
-  const bool surely = idle * 4 >= n && !has_palette(units, n, d);
+  const bool surely = n >= kManyUnits && idle * 4 >= n && !has_palette(units, n, d);
   const uint64_t plain = surely ? ~uint64_t{0} : encode_content(nullptr, units, n, d, nullptr, s).bits;
   if (encode_repeats(out, units, rows ? *rows : Rows{n, n, 0}, d, s)) {
     if (uint64_t{out.size() - start} * 8 < plain) return;
