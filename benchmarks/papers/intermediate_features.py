@@ -59,11 +59,12 @@ class Size:
     features: tuple[str, ...] = ()
     searched: int = _SEARCHED
     epochs: float = subjects.EPOCHS
+    profiled: bool = True
 
 
 QUICK = Size(
     tables=1, rated=2, frames=3, small=("vgg-tiny",), linear=("block12",), relu=("depth12",),
-    shapes=("AlexNet",), features=("depth12", "block12", "pool", "fc"), searched=4, epochs=1,
+    shapes=("AlexNet",), features=("depth12", "block12", "pool", "fc"), searched=4, epochs=1, profiled=False,
 )  # fmt: skip
 
 
@@ -136,7 +137,8 @@ def _curves(results: Results, subject: Subject, size: Size, bar: Progress) -> No
     results.rated = size.rated
     for cut in (*size.linear, *size.relu):
         task = bar.add_task(f"{cut}: coders", total=_SETTINGS_OF_A_CUT)
-        profile = neighbours.profile_for(subject, subject[cut])
+        known = size.profiled
+        profile = neighbours.profile_for(subject, subject[cut]) if known else None
         if profile is not None:
             results.profiled += f", {cut}" if results.profiled else cut
         results.curves += neighbours.measure(

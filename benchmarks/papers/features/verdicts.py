@@ -17,6 +17,7 @@ from benchmarks.targets import Verdict
 
 RELU_SIZE, LINEAR_SIZE = 0.93, 0.91  # × lzma
 LZMA_SPEED, ZLIB_SPEED = 100.0, 10.0
+ENTROPY_SHARE, WEBP_SHARE = 0.85, 0.5
 EXCESS = 64  # bytes above raw
 SAVED = 0.25
 BITS = 0.8
@@ -125,11 +126,18 @@ def _against_neighbours(curves: Sequence[Curve]) -> Iterator[Verdict]:
             continue
         at = f"at KL {WANTED}"
         yield Verdict(
-            f"{cut} {at}, against the entropy of one plain step", "fewer bits",
-            f"{own / ideal:.3f} × ({own:.2f} bit)", own < ideal,
+            f"{cut} {at}, against the entropy of one plain step", f"≤ {ENTROPY_SHARE} ×",
+            f"{own / ideal:.3f} × ({own:.2f} bit)", own <= ENTROPY_SHARE * ideal,
         )  # fmt: skip
         reached = {name: value for name, value in bits.items() if value is not None}
         if reached:
+            webp = [value for name, value in reached.items() if "WebP" in name]
+            if webp:
+                yield Verdict(
+                    f"{cut} {at}, against 8-bit tiling + WebP", f"≤ {WEBP_SHARE} ×",
+                    f"{own / min(webp):.3f} × ({min(webp):.2f} bit)",
+                    own <= WEBP_SHARE * min(webp),
+                )  # fmt: skip
             name = min(reached, key=reached.__getitem__)
             yield Verdict(
                 f"{cut} {at}, against the best picture coder", "fewer bits",
