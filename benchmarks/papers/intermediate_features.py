@@ -64,7 +64,8 @@ class Size:
 
 QUICK = Size(
     tables=1, rated=2, frames=3, small=("vgg-tiny",), linear=("block12",), relu=("depth12",),
-    shapes=("AlexNet",), features=("depth12", "block12", "pool", "fc"), searched=4, epochs=1, profiled=False,
+    shapes=("AlexNet",), features=("depth12", "block12", "pool", "fc"), searched=4, epochs=1,
+    profiled=False,
 )  # fmt: skip
 
 
