@@ -16,6 +16,7 @@ from limosa.torch.cuts import cuts as cuts
 from limosa.torch.feature_tuning import FeatureTuning as FeatureTuning
 from limosa.torch.feature_tuning import TunedPoint as TunedPoint
 from limosa.torch.feature_tuning import tune_feature as tune_feature
+from limosa.torch.digest import model_digest as model_digest
 from limosa.torch.features import Tap as Tap
 from limosa.torch.features import tap as tap
 from limosa.torch.split import Head as Head
@@ -40,6 +41,7 @@ __all__ = [
     "cuts",
     "load",
     "load_file",
+    "model_digest",
     "open_file",
     "save",
     "save_file",
