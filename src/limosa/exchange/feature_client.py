@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -311,26 +312,26 @@ class FeatureClient:
             TransportError: the connection fails; inputs that were not answered are lost.
         """
         names = self._tasks(tasks)
-        session = Session(self, self._connect(), names)
-        try:
-            for result in session.run(inputs):
-                if isinstance(result, LimosaError) and errors == "raise":
-                    raise result
-                if not isinstance(result, LimosaError):
-                    self.traffic.inputs += 1
-                yield result
-        except ConnectionClosed as error:
-            raise closed(error, self.url) from None
-        finally:
-            session.socket.close()
+        with ExitStack() as stack:
+            session = Session(self, self._connect(stack), names)
+            try:
+                for result in session.run(inputs):
+                    if isinstance(result, LimosaError) and errors == "raise":
+                        raise result
+                    if not isinstance(result, LimosaError):
+                        self.traffic.inputs += 1
+                    yield result
+            except ConnectionClosed as error:
+                raise closed(error, self.url) from None
 
-    def _connect(self) -> ClientConnection:
+    def _connect(self, stack: ExitStack) -> ClientConnection:
         # http… becomes ws…, https… becomes wss….
+        address = f"ws{self.url.removeprefix('http')}/v1/stream"
+        most = self.limits.max_header_bytes
         try:
-            return connect(
-                f"ws{self.url.removeprefix('http')}/v1/stream", compression=None,
-                max_size=self.limits.max_header_bytes, open_timeout=self.timeout,
-            )  # fmt: skip
+            return stack.enter_context(
+                connect(address, compression=None, max_size=most, open_timeout=self.timeout)
+            )
         except (OSError, WebSocketException) as error:
             raise TransportError("no connection", where=self.url, found=str(error)) from None
 
