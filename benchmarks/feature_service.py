@@ -1,4 +1,6 @@
-"""A service of features on this machine against its tail alone: python -m benchmarks.feature_service.
+"""A service of features against its tail alone, on one machine.
+
+Run it with: python -m benchmarks.feature_service
 
 Prints requests a second of the tail called in a loop with batches (features in memory, no network,
 no codec), of decoding and the tail, and of the service with many clients at once, who compare every

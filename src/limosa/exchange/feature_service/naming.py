@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from limosa.errors import ConfigError
 from limosa.exchange.feature_service.cuts import TAIL, TaskLike
@@ -47,7 +47,7 @@ def find_model(name: str) -> nn.Module:
     where = f"model {name!r}"
     if name.endswith(".pt2"):
         try:
-            return torch.export.load(name).module()
+            return _exported(name)
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError("cannot read this", where=where, found=str(error)[:200]) from None
     found = find(name, where)
@@ -56,6 +56,15 @@ def find_model(name: str) -> nn.Module:
     if not isinstance(found, nn.Module):
         raise ConfigError("no torch module", where=where, found=type(found).__name__)
     return found
+
+
+def _exported(path: str) -> nn.Module:
+    module: Any = torch.export.load(path).module()
+    for node in module.graph.nodes:
+        if node.op == "call_module" and node.target == "_guards_fn":
+            module.graph.erase_node(node)  # it checks the sizes of the example
+    # What torch.export returns refuses eval(), which its graph is in or is not.
+    return fx.GraphModule(module, module.graph)
 
 
 def read_tasks(texts: Sequence[str]) -> dict[str, TaskLike]:
