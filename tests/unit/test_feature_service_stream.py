@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -443,6 +444,5 @@ def test_a_broken_connection_is_a_typed_error():
         stream = client.stream(film(200))
         next(stream)
         threading.Thread(target=server.stop).start()
-        with pytest.raises((TransportError, BaseMismatchError)):
-            for _ in stream:
-                time.sleep(0.01)
+        with pytest.raises(TransportError):
+            deque(stream, maxlen=0)

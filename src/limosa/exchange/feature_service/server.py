@@ -77,6 +77,11 @@ class Server:
         """Take nothing new, let what is under way end; from any thread."""
         self._server.finish()
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has served and then stopped as it should, nothing left under way."""
+        return self._server.started and self._server.should_exit and not self._server.force_exit
+
     def __enter__(self) -> Server:
         self._thread = threading.Thread(target=self.run, name="limosa-features", daemon=True)
         self._thread.start()
