@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
-import torch
-from torch import nn
-
 from limosa.codec.config import Lossless
 from limosa.codec.feature.encode import FeatureEncoder, FeatureQuality
 from limosa.codec.feature.source import FeatureProfile, FeatureSource
@@ -23,14 +20,14 @@ from limosa.errors import (
     MissingExtraError,
     TransportError,
 )
-from limosa.exchange.feature_service.problems import BusyError, from_problem
 from limosa.limits import Limits
 from limosa.tensors import TensorMap
-from limosa.torch.digest import model_digest
-from limosa.torch.dtypes import to_tensor
-from limosa.torch.features import tap
-from limosa.torch.split import Head, split
 
+try:
+    import torch
+    from torch import nn
+except ModuleNotFoundError:
+    raise MissingExtraError.for_extra("torch", "a client of a service of features") from None
 try:
     import httpx
     from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -38,7 +35,12 @@ try:
 
     from limosa.exchange.feature_service.answers import BITSTREAM, from_bitstream
     from limosa.exchange.feature_service.batching import Answers
+    from limosa.exchange.feature_service.problems import BusyError, from_problem
     from limosa.exchange.feature_session import Session, closed
+    from limosa.torch.digest import model_digest
+    from limosa.torch.dtypes import to_tensor
+    from limosa.torch.features import tap
+    from limosa.torch.split import Head, split
 except ModuleNotFoundError:
     raise MissingExtraError.for_extra("hub", "a client of a service of features") from None
 
@@ -280,7 +282,7 @@ class FeatureClient:
             except BusyError as error:
                 if attempt == self._retries:
                     raise
-                time.sleep(min(error.retry_after, 5.0) * (1 + attempt) / 4)
+                time.sleep(min(error.retry_after * (1 + attempt), 5.0))
             except httpx.HTTPError as error:
                 # Asking twice does no harm; a connection may have idled too long.
                 if attempt == self._retries or not isinstance(error, httpx.RemoteProtocolError):

@@ -70,7 +70,7 @@ class Batcher:
         if len(self._waiting) >= self._settings.queue:
             raise BusyError(
                 "too many features wait", where=f"cut {self._cut.at!r}",
-                found=str(len(self._waiting)), allowed=f"{self._settings.queue}",
+                found=str(len(self._waiting)), allowed=f"{self._settings.queue}", retry_after=0.1,
             )  # fmt: skip
         self._waiting.append(job)
         self._more.set()

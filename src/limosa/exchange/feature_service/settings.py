@@ -26,7 +26,7 @@ class Settings:
         batch: features that the tails compute at once.
         wait_ms: how long the first of a batch waits for others.
         queue: features of a cut that may wait; one more gets 429, a stream is not read.
-        max_message_bytes: of one feature as it comes.
+        max_message_bytes: of one feature as it comes; so many for each connection may be held.
         max_pending_bytes: decoded, of all features that wait or are computed.
         max_connections: requests and streams at once.
         window: features of one stream under way; what follows is not read.
