@@ -13,10 +13,10 @@ from limosa.torch.calibrate import calibrate as calibrate
 from limosa.torch.cuts import Cut as Cut
 from limosa.torch.cuts import Cuts as Cuts
 from limosa.torch.cuts import cuts as cuts
+from limosa.torch.digest import model_digest as model_digest
 from limosa.torch.feature_tuning import FeatureTuning as FeatureTuning
 from limosa.torch.feature_tuning import TunedPoint as TunedPoint
 from limosa.torch.feature_tuning import tune_feature as tune_feature
-from limosa.torch.digest import model_digest as model_digest
 from limosa.torch.features import Tap as Tap
 from limosa.torch.features import tap as tap
 from limosa.torch.split import Head as Head

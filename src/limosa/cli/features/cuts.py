@@ -56,8 +56,8 @@ def command(
     """
     sizes = parse_shapes(shapes)
     import torch
-    from limosa.exchange.feature_service.naming import find_model
 
+    from limosa.exchange.feature_service.naming import find_model
     from limosa.torch import cuts
 
     torch.manual_seed(0)
