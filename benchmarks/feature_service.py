@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks import machine
 from benchmarks.networks import resnet18
 from limosa import FeatureDecoder, FeatureEncoder, FeatureSource, Step
 from limosa.exchange.feature_service.answers import BITSTREAM, from_bitstream
@@ -91,6 +93,26 @@ def crowd(
     return results
 
 
+def page(found: dict[str, Any], clients: int, batch: int) -> str:
+    """The numbers as Markdown."""
+    lines = [
+        "# A service of features and its tail alone",
+        "",
+        f"ResNet-18 for 32 x 32 images, cut in half; {clients} clients on the same machine, "
+        f"batches of {batch}. The tail alone and the service took turns.",
+        "",
+        machine.describe(),
+        "",
+        "| | |",
+        "|---|---:|",
+    ]
+    for name, value in found.items():
+        lines.append(
+            f"| {name} | {value:,.2f} |" if isinstance(value, float) else f"| {name} | {value} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -103,6 +125,7 @@ def main() -> None:
     parser.add_argument("--step", type=float, default=0.1)
     parser.add_argument("--seconds", type=float, default=10, help="of each run without a network")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a page as well")
     options = parser.parse_args()
 
     torch.manual_seed(0)
@@ -177,6 +200,8 @@ def main() -> None:
         "lost": asked - outcomes.count("right") - outcomes.count("mixed"),
         "mixed up": outcomes.count("mixed"),
     }
+    if options.markdown is not None:
+        options.markdown.write_text(page(found, options.clients, options.batch), "utf-8")
     if options.json:
         print(json.dumps(found, indent=2))
     else:

@@ -30,6 +30,7 @@ from websockets.sync.client import connect  # noqa: E402
 import limosa  # noqa: E402
 from feature_service import Camera, Retrieval, images, network, serve  # noqa: E402
 from limosa import Step  # noqa: E402
+from limosa.codec.feature.wire import read_feature  # noqa: E402
 from limosa.errors import TransportError  # noqa: E402
 from limosa.exchange.feature_client import FeatureClient  # noqa: E402
 
@@ -40,10 +41,10 @@ def server():
         yield one
 
 
-def film(count):
+def film(count, speed=0.02):
     """Images that change slowly."""
     first, last = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(5)).split(1)
-    return [first + last * number / 50 for number in range(count)]
+    return [first + last * number * speed for number in range(count)]
 
 
 def raw(server):
@@ -95,8 +96,9 @@ def test_answers_name_the_number_of_the_feature(server):
 
 
 def test_a_lost_feature_is_asked_for_again(server):
-    camera, frames = Camera(quality=Step(0.05)), film(6)
+    camera, frames = Camera(quality=Step(0.05)), film(6, speed=0.001)
     messages = [camera.message(frame) for frame in frames[:3]]
+    assert read_feature(messages[2], limosa.Limits())[0].base is not None
     with raw(server) as socket:
         said(socket)
         socket.send(messages[0])
