@@ -17,6 +17,11 @@ from limosa.torch.dtypes import to_tensor
 BITSTREAM = "application/vnd.limosa"
 
 
+def is_short(answers: Answers) -> bool:
+    """Whether answers are written in no time."""
+    return sum(one.numel() for outputs in answers.values() for one in outputs.values()) < 1024
+
+
 def to_plain(answers: Answers) -> dict[str, Any]:
     """Outputs as JSON can hold them; NaN and infinities as strings.
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from limosa.codec.feature.decode import FeatureDecoder
 from limosa.errors import ConfigError, FormatError, LimosaError
-from limosa.exchange.feature_service.answers import to_bitstream, to_json
+from limosa.exchange.feature_service.answers import is_short, to_bitstream, to_json
 from limosa.exchange.feature_service.batching import Answers
 from limosa.exchange.feature_service.problems import (
     IDLE,
@@ -226,12 +227,14 @@ class Stream:
             message = {**reply.head, "error": to_problem(reply.error)}
             key = {"key": True} if reply.key else {}
             await self._send(text=json.dumps({**message, **key}))
-        elif reply.as_json:
-            make = partial(to_json, answers, reply.head)
-            await self._send(text=await self._service.in_pool(make))
+            return
+        write: Callable[..., str | bytes] = to_json if reply.as_json else to_bitstream
+        make = partial(write, answers, reply.head)
+        content = make() if is_short(answers) else await self._service.in_pool(make)
+        if isinstance(content, str):
+            await self._send(text=content)
         else:
-            pack = partial(to_bitstream, answers, reply.head)
-            await self._send(data=await self._service.in_pool(pack))
+            await self._send(data=content)
 
     async def _send(self, *, text: str | None = None, data: bytes | None = None) -> None:
         message: dict[str, Any] = {"type": "websocket.send"}
