@@ -61,6 +61,7 @@ TORCH = [
     "cuts",
     "load",
     "load_file",
+    "model_digest",
     "open_file",
     "save",
     "save_file",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Final, NoReturn, cast
+from typing import Final, NoReturn
 
 import click
 
 from limosa import __version__
+from limosa.cli.lazy import LazyGroup
 from limosa.errors import BaseMismatchError, ConfigError, LimosaError, MissingExtraError
 
 DONE: Final = 0
@@ -31,32 +31,15 @@ COMMANDS: Final = {
     "apply": "Apply UPDATE to BASE, which gives the new model byte for byte.",
     "inspect": "Show where the bytes of a file went.",
     "verify": "Check every checksum and digest of a file.",
+    "features": "Send what crosses a cut of a model, and compute what is behind it.",
     "demo": "Send three versions of a small model, and check what arrives.",
 }
 
 
-class LazyGroup(click.Group):
-    """Imports a command's module when the command is run."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, in the order of the help text."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"limosa.cli.{cmd_name}")
-        return cast(click.Command, module.command)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands in the help text."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
 @click.group(
     cls=LazyGroup,
+    package="limosa.cli",
+    summaries=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit status: 0 done, 1 a bad file, 2 usage, 3 another base is needed, 130 interrupted.",
 )

@@ -13,6 +13,7 @@ from limosa.torch.calibrate import calibrate as calibrate
 from limosa.torch.cuts import Cut as Cut
 from limosa.torch.cuts import Cuts as Cuts
 from limosa.torch.cuts import cuts as cuts
+from limosa.torch.digest import model_digest as model_digest
 from limosa.torch.feature_tuning import FeatureTuning as FeatureTuning
 from limosa.torch.feature_tuning import TunedPoint as TunedPoint
 from limosa.torch.feature_tuning import tune_feature as tune_feature
@@ -40,6 +41,7 @@ __all__ = [
     "cuts",
     "load",
     "load_file",
+    "model_digest",
     "open_file",
     "save",
     "save_file",

@@ -36,7 +36,14 @@ def parse_shapes(texts: tuple[str, ...]) -> list[tuple[int, ...]]:
     help="Of an input to look at, random numbers; once for each input.",
 )
 @click.option("--coded", is_flag=True, help="Code each feature without loss, and tell its bytes.")
-@click.option("--max-tensors", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--max-tensors",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Show places where at most N tensors cross.",
+)
 @click.option("--plot", type=click.Path(dir_okay=False), metavar="FILE", help="Draw them as PNG.")
 @options.json_option()
 def command(
@@ -56,8 +63,8 @@ def command(
     """
     sizes = parse_shapes(shapes)
     import torch
-    from limosa.exchange.feature_service.naming import find_model
 
+    from limosa.exchange.feature_service.naming import find_model
     from limosa.torch import cuts
 
     torch.manual_seed(0)

@@ -56,9 +56,8 @@ def command(
     """
     if output == "-":
         raise click.UsageError("a profile goes to a file")
-    from limosa.exchange.feature_service.naming import find, find_model
-
     from limosa.codec.feature.profile_file import save_profile
+    from limosa.exchange.feature_service.naming import find, find_model
     from limosa.torch import tune_feature
 
     batches = find(data, f"data {data!r}")

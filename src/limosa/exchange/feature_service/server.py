@@ -1,0 +1,195 @@
+"""A service on a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any, cast
+
+from limosa.errors import ConfigError, MissingExtraError
+from limosa.exchange.feature_service.http import make_app
+from limosa.exchange.feature_service.service import FeatureService
+
+try:
+    import uvicorn
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+except ModuleNotFoundError:
+    raise MissingExtraError.for_extra("hub", "a service of features") from None
+
+# Connections beyond those that are answered, so that health can be asked for and refusals told.
+_SPARE = 64
+_LOG_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+
+class Server:
+    """Serves features until told to stop; as a context, in a thread of its own.
+
+    Args:
+        service: what to serve.
+        host: name or address to listen at.
+        port: 0 for any that is free.
+
+    Raises:
+        ConfigError: it cannot listen there.
+
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> with Server(FeatureService(model, "1", {"class": "tail"})) as server:
+    ...     import httpx
+    ...     httpx.get(f"{server.url}/v1/cuts").json()["need"]
+    ['1']
+    """
+
+    def __init__(self, service: FeatureService, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.service = service
+        self._socket = _listen(host, port)
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+        bounds = service.settings
+        config = uvicorn.Config(
+            make_app(service),
+            http=_protocol(service),
+            ws=_Streamed,
+            ws_max_size=bounds.max_message_bytes,
+            ws_per_message_deflate=False,
+            ws_ping_interval=bounds.idle_s,
+            ws_ping_timeout=bounds.idle_s,
+            timeout_keep_alive=max(1, int(bounds.idle_s)),
+            timeout_graceful_shutdown=max(1, int(bounds.stop_s)),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+        )
+        self._server = _Uvicorn(config, service)
+        self._thread: threading.Thread | None = None
+
+    def run(self) -> None:
+        """Serve until SIGINT or SIGTERM, then let what is under way end."""
+        self._server.run(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """Take nothing new, let what is under way end; from any thread."""
+        self._server.finish()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has served and then stopped as it should, nothing left under way."""
+        return self._server.started and self._server.should_exit and not self._server.force_exit
+
+    def __enter__(self) -> Server:
+        self._thread = threading.Thread(target=self.run, name="limosa-features", daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            if not self._thread.is_alive():
+                raise ConfigError("the service did not start")
+            time.sleep(0.005)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+
+class _Uvicorn(uvicorn.Server):
+    """Refuses what is new from the moment that it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, service: FeatureService) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def finish(self) -> None:
+        self._service.stopping = True
+        self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._service.stopping = True
+        super().handle_exit(sig, frame)
+
+
+class _Streamed(WebSocketsSansIOProtocol):
+    """Gives a stream the means to end a connection whose other side reads nothing."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.app_state = {**self.app_state, "transport": transport}
+        super().connection_made(transport)
+
+
+def _protocol(service: FeatureService) -> type[asyncio.Protocol]:
+    bounds = service.settings
+
+    class Timed(HttpToolsProtocol):
+        """Ends connections on which no whole request comes in time; takes no more than it may."""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            self._deadline: asyncio.TimerHandle | None = None
+            super().connection_made(transport)
+            if len(self.connections) > bounds.max_connections + _SPARE:
+                transport.abort()
+            self._expect()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._expect()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            super().connection_lost(exc)
+
+        def _expect(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._deadline = self.loop.call_later(bounds.idle_s, self._look)
+
+        def _look(self) -> None:
+            # The parser announces a request when its head is there, a body has a time of its own.
+            under_way = self.cycle is not None and not self.cycle.response_complete
+            if self.transport.get_protocol() is self and not under_way:
+                self.transport.abort()
+
+    return Timed
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.create_server(cast(Any, address[:2]), family=family, backlog=512)
+    except OSError as error:
+        raise ConfigError(
+            "cannot listen", where=f"{host}:{port}", found=error.strerror or str(error)
+        ) from None
+    found.set_inheritable(True)
+    return found
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON, with all that ``extra`` holds.
+
+    >>> record = logging.makeLogRecord({"msg": "refused", "levelname": "INFO", "client": "::1"})
+    >>> json.loads(JsonLines().format(record))["client"]
+    '::1'
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        line |= {name: value for name, value in vars(record).items() if name not in _LOG_RECORD}
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
