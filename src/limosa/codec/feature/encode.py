@@ -28,6 +28,9 @@ _TOLERANCE = 0.02
 # The weight of a bit of a difference, in squares of the step: with it, predicted features are as
 # good as others at the same step, and smaller.
 _PREDICTED_LAMBDA = 0.2
+# The same for features that stand alone and have both signs, and what does not count as such: a sum
+# of so much of the sum of magnitudes.
+_BALANCED_LAMBDA, _ONE_SIDED = 0.05, 0.5
 # Of the mean magnitude: differences below are coded as such without a look at the alternative,
 # and features whose differences are above are coded alone.
 _SURELY, _HARDLY = 0.5, 1.5
@@ -176,7 +179,7 @@ class FeatureEncoder:
                 [core_dtype(spec.dtype) for spec, _ in full],
                 digits=-1,
                 threads=self._threads,
-                levels=[_levels(spec, quality, base is not None) for spec, _ in full],
+                levels=[_levels(*one, quality, base is not None) for one in full],
                 columns=[row_units(spec, lossy=lossy) for spec, _ in full],
                 out=out,
             )
@@ -212,18 +215,31 @@ def _checked(quality: FeatureQuality) -> FeatureQuality:
     return quality
 
 
-def _levels(spec: TensorSpec, quality: Lossless | Step, predicted: bool) -> Levels | None:
+def _levels(
+    spec: TensorSpec, tensor: Tensor, quality: Lossless | Step, predicted: bool
+) -> Levels | None:
     """How a tensor is quantized; None: not at all.
 
-    Where a feature stands alone its bits have no weight: they would move activations, which are of
-    one sign, towards zero together, and the sums of the next layer with them. Differences from the
-    last feature are of both signs.
+    A weight on bits moves small values towards zero. Where they are of both signs, as differences
+    from the last feature are, that costs little. Activations of one sign it would move together,
+    and the sums of the next layer with them.
     """
     if spec.dtype not in FLOAT_DTYPES or isinstance(quality, Lossless):
         return None
-    dependent = quality.effort > 1
-    weight = _PREDICTED_LAMBDA if predicted and dependent else 0.0
-    return Levels(quality.size_of(spec.name), dependent, weight, quality.effort == 9)
+    weight = 0.0
+    if quality.effort > 1:
+        if predicted:
+            weight = _PREDICTED_LAMBDA
+        elif _is_balanced(tensor):
+            weight = _BALANCED_LAMBDA
+    return Levels(quality.size_of(spec.name), quality.effort > 1, weight, quality.effort == 9)
+
+
+def _is_balanced(tensor: Tensor) -> bool:
+    """Whether positive and negative values weigh much the same."""
+    values = _values(tensor)
+    size = float(np.abs(values).sum(dtype=np.float64)) if values.size else 0.0
+    return 0 < size < np.inf and abs(float(values.sum(dtype=np.float64))) < _ONE_SIDED * size
 
 
 def _values(tensor: Tensor) -> NDArray[Any]:
