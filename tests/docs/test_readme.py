@@ -14,7 +14,7 @@ from limosa.demo import models
 
 LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")
 COMMANDS = ["README.md", "docs/guide/lossy.md"]
-PROGRAMS = [*COMMANDS, "docs/guide/updates.md"]
+PROGRAMS = [*COMMANDS, "docs/guide/updates.md", "docs/guide/features.md"]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs"]
 
 
@@ -36,6 +36,7 @@ def test_python_examples(
     )
     assert blocks
     examples = doctest.DocTestParser().get_doctest("".join(blocks), {}, page, None, 0)
+    assert examples.examples
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     runner.run(examples)
     assert runner.failures == 0
