@@ -113,8 +113,8 @@ def table(network: str = "vgg-small") -> list[Setting]:
 
 
 AUGMENTATIONS = (3e-6, 1e-5)
-CORES = ((3e-5, 2.0), (1e-4, 1.5))
-DIFFERENCES = (1e-5, 4e-5, 1e-4)
+CORES = ((3e-5, 2.0),)
+DIFFERENCES = (1e-5, 4e-5, 6e-5, 1e-4)
 
 
 def figure4() -> list[Setting]:
