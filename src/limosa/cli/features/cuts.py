@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from limosa.cli import options, report
+
+if TYPE_CHECKING:
+    from limosa.torch import Cut
 
 
 def parse_shapes(texts: tuple[str, ...]) -> list[tuple[int, ...]]:
@@ -74,6 +78,12 @@ def command(
     if plot is not None:
         found.plot(plot)
     if as_json:
-        report.print_json({"cuts": [asdict(cut) for cut in found]})
+        report.print_json({"cuts": [_plain(cut) for cut in found]})
     else:
         click.echo(str(found))
+
+
+def _plain(cut: Cut) -> dict[str, Any]:
+    from limosa.files.torch_storage import dtype_name
+
+    return {**asdict(cut), "dtypes": [dtype_name(dtype) for dtype in cut.dtypes]}
