@@ -347,3 +347,14 @@ def state_digest(pairs: Iterable[tuple[str, bytes]] | Mapping[str, bytes]) -> by
     for name, inner in sorted((name.encode(), inner) for name, inner in items):
         digest.update(struct.pack("<I", len(name)) + name + inner)
     return digest.digest()
+
+
+def map_digest(tensors: Mapping[str, Tensor]) -> bytes:
+    """The state digest of tensors in memory.
+
+    >>> map_digest({}) == state_digest([])
+    True
+    """
+    return state_digest(
+        {name: tensor_digest(one.dtype, one.shape, one.data) for name, one in tensors.items()}
+    )

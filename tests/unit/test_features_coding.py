@@ -35,7 +35,8 @@ from limosa import (
     save,
     save_profile,
 )
-from limosa.codec.feature.wire import read_feature
+from limosa.codec.feature.wire import FeatureHeader, read_feature, write_feature
+from limosa.tensors import TensorSpec
 
 DTYPES = ["F32", "F16", "BF16", "F64"]
 QUALITIES = [Lossless(), Step(0.1, effort=1), Step(0.1), Step(0.1, effort=9)]
@@ -291,3 +292,10 @@ def test_hostile_bytes_raise_what_is_said(data):
     limits = Limits(max_elements=10_000, max_total_bytes=100_000)
     with contextlib.suppress(FormatError, BaseMismatchError):
         FeatureDecoder(source(), limits=limits).decode(resealed(bytes(body[:cut])))
+
+
+def test_an_empty_tensor_with_huge_dimensions_is_refused():
+    spec = TensorSpec("x", "F32", (0, 2**40, 2**40))
+    header = FeatureHeader(source().id, 0, None, False, True, (spec,), bytes(8))
+    with pytest.raises(LimitError):
+        FeatureDecoder(source()).decode(write_feature(header, b""))

@@ -126,13 +126,7 @@ def _layout_content(layout: Layout) -> bytes:
     else:
         out.append(QUALITY_LOSSY)
         put_text(out, _cut(str(layout.quality)))
-    put_varint(out, len(layout.specs))
-    for spec in layout.specs:
-        put_text(out, spec.name)
-        out.append(DTYPE_CODES[spec.dtype])
-        put_varint(out, len(spec.shape))
-        for dim in spec.shape:
-            put_varint(out, dim)
+    put_specs(out, layout.specs)
     if has_names:
         _put_base_names(out, layout)
     if layout.kept:
@@ -140,6 +134,17 @@ def _layout_content(layout: Layout) -> bytes:
         _put_numbers(out, sorted(layout.kept))
     _put_sources(out, layout)
     return bytes(out)
+
+
+def put_specs(out: bytearray, specs: Sequence[TensorSpec]) -> None:
+    """Number, names, dtypes and shapes of tensors (docs/format.md 2.3)."""
+    put_varint(out, len(specs))
+    for spec in specs:
+        put_text(out, spec.name)
+        out.append(DTYPE_CODES[spec.dtype])
+        put_varint(out, len(spec.shape))
+        for dim in spec.shape:
+            put_varint(out, dim)
 
 
 def _cut(text: str) -> str:
@@ -189,7 +194,7 @@ def _parse_layout(cursor: Cursor, limits: Limits) -> Layout:
         )
     digest = cursor.take(DIGEST_BYTES) if flags & FLAG_BASE else None
     quality = _parse_quality(cursor)
-    specs = _parse_specs(cursor, limits)
+    specs = parse_specs(cursor, limits)
     names = None
     if flags & FLAG_BASE_NAMES:
         names = tuple(_parse_base_name(cursor, spec, limits) for spec in specs)
@@ -220,7 +225,12 @@ def _parse_quality(cursor: Cursor) -> StreamQuality:
     return Digits(digits)
 
 
-def _parse_specs(cursor: Cursor, limits: Limits) -> tuple[TensorSpec, ...]:
+def parse_specs(cursor: Cursor, limits: Limits) -> tuple[TensorSpec, ...]:
+    """What :func:`put_specs` writes.
+
+    Raises:
+        FormatError: it is malformed, or asks for more than *limits* allow.
+    """
     # A tensor takes at least three bytes: name length, dtype, rank.
     count = cursor.count("tensors", limits.max_tensors, "max_tensors", 3)
     specs = []

@@ -108,8 +108,10 @@ def check_drawn(folder: str | os.PathLike[str], *, limits: Limits | None = None)
 
     adapter = read_adapter(folder, limits=held)
     expected = _parse(said)
+    draws = {draw for draw, _ in expected.values()}
+    made = {draw: draw_again(adapter, draw, limits=held) for draw in draws}
     for name, (draw, digest) in expected.items():
-        drawn = draw_again(adapter, draw, limits=held).get(name.rpartition(".")[2])
+        drawn = made[draw].get(name.rpartition(".")[2])
         if drawn is None or _digest(drawn) != digest:
             raise MissingExtraError(
                 "this peft and torch draw other numbers than the sender's",

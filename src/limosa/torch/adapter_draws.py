@@ -57,9 +57,10 @@ def find_draws(adapter: Adapter, *, limits: Limits | None = None) -> dict[str, D
     """
     held = limits or Limits()
     found: dict[str, Draw] = {}
+    made: dict[Draw, TensorMap] = {}  # layers of one shape are many, and their draws are one
     for start in _starts(adapter):
         names = [start + last for last in DRAWN[adapter.kind]]
-        draw = _draw_of(adapter, names, held)
+        draw = _draw_of(adapter, names, made, held)
         if draw is not None:
             found |= dict.fromkeys(names, draw)
         elif adapter.kind != "SHIRA":
@@ -67,10 +68,13 @@ def find_draws(adapter: Adapter, *, limits: Limits | None = None) -> dict[str, D
     return found
 
 
-def _draw_of(adapter: Adapter, names: list[str], limits: Limits) -> Draw | None:
+def _draw_of(
+    adapter: Adapter, names: list[str], made: dict[Draw, TensorMap], limits: Limits
+) -> Draw | None:
     for draw in _candidates(adapter, [adapter.tensors[name] for name in names], limits):
-        made = draw_again(adapter, draw, limits=limits)
-        if all(_same(made.get(_last(name)), adapter.tensors[name]) for name in names):
+        if draw not in made:
+            made[draw] = draw_again(adapter, draw, limits=limits)
+        if all(_same(made[draw].get(_last(name)), adapter.tensors[name]) for name in names):
             return draw
     return None
 

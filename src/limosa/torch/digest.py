@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from limosa.tensors import state_digest, tensor_digest
+from limosa.tensors import map_digest
 from limosa.torch.dtypes import to_tensor
 
 
@@ -23,8 +23,4 @@ def model_digest(model: nn.Module) -> bytes:
     >>> model_digest(layer).hex()[:8]
     'f6347d12'
     """
-    digests = {}
-    for name, value in model.state_dict().items():
-        tensor = to_tensor(name, value)
-        digests[name] = tensor_digest(tensor.dtype, tensor.shape, tensor.data)
-    return state_digest(digests)
+    return map_digest({name: to_tensor(name, value) for name, value in model.state_dict().items()})

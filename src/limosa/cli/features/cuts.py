@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from limosa.cli import options, report
+from limosa.cli.features import arguments
 
 if TYPE_CHECKING:
     from limosa.torch import Cut
@@ -29,7 +30,7 @@ def parse_shapes(texts: tuple[str, ...]) -> list[tuple[int, ...]]:
 
 
 @click.command("cuts", short_help="List where a model can be cut.")
-@click.option("--model", "name", required=True, metavar="M", help="package.module:name, or a .pt2.")
+@arguments.model_option
 @click.option(
     "--input",
     "shapes",
@@ -51,7 +52,7 @@ def parse_shapes(texts: tuple[str, ...]) -> list[tuple[int, ...]]:
 @click.option("--plot", type=click.Path(dir_okay=False), metavar="FILE", help="Draw them as PNG.")
 @options.json_option()
 def command(
-    name: str,
+    model: str,
     shapes: tuple[str, ...],
     coded: bool,
     max_tensors: int,
@@ -73,8 +74,8 @@ def command(
 
     torch.manual_seed(0)
     example = tuple(torch.randn(size) for size in sizes)
-    model = find_model(name).eval()
-    found = cuts(model, example, coded=coded or plot is not None, max_tensors=max_tensors)
+    network = find_model(model).eval()
+    found = cuts(network, example, coded=coded or plot is not None, max_tensors=max_tensors)
     if plot is not None:
         found.plot(plot)
     if as_json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from limosa.cli import options, progress, report
+from limosa.cli.features import arguments
 from limosa.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("tune", short_help="Find how coarse a feature may be.")
-@click.option("--model", "name", required=True, metavar="M", help="package.module:name, or a .pt2.")
+@arguments.model_option
 @click.option("--at", "cut", required=True, multiple=True, metavar="CUT", help="Where it is cut.")
 @click.option(
     "--data",
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw the curve as PNG.")
 @options.json_option()
 def command(
-    name: str,
+    model: str,
     cut: tuple[str, ...],
     data: str,
     max_drop: float,
@@ -62,11 +63,11 @@ def command(
 
     batches = find(data, f"data {data!r}")
     chosen = None if metric is None else find(metric, f"metric {metric!r}")
-    model = find_model(name).eval()
+    network = find_model(model).eval()
     made = list(batches() if callable(batches) else batches)
     with progress.count_bar("tune") as advance:
         tuning = tune_feature(
-            model, list(cut), made, max_drop=max_drop, metric=chosen, example=_example(made),
+            network, list(cut), made, max_drop=max_drop, metric=chosen, example=_example(made),
             progress=advance,
         )  # fmt: skip
     said = {"cut": ",".join(cut), "bits": f"{tuning.point.bits:.4g}", "max_drop": f"{max_drop:g}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,8 @@ def row_units(spec: TensorSpec, *, lossy: bool) -> int:
     A row of levels is a row of a map, whose neighbours above are worth looking at; without loss it
     is a whole map, whose values repeat.
     """
-    if len(spec.shape) < 3:
-        return max(1, spec.shape[-1] if spec.shape else 1)
-    if lossy:
-        return max(1, spec.shape[-1])
-    return max(1, int(np.prod(spec.shape[2:])))
+    axes = spec.shape[-1:] if lossy or len(spec.shape) < 3 else spec.shape[2:]
+    return max(1, math.prod(axes))
 
 
 def _wide(array: Array) -> Array:

@@ -14,7 +14,7 @@ from limosa.codec.feature.wire import FeatureHeader, frame_lengths
 from limosa.codec.frames import Frames, Piece, decode_pieces
 from limosa.codec.layout import Layout
 from limosa.errors import BaseMismatchError, ConfigError, CorruptError
-from limosa.tensors import Bytes, Tensor, TensorMap, state_digest, tensor_digest
+from limosa.tensors import Bytes, Tensor, TensorMap, map_digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,7 @@ def copies_of(tensors: TensorMap) -> TensorMap:
 
 def feature_digest(tensors: TensorMap) -> bytes:
     """The beginning of the state digest of a decoded feature."""
-    digests = {name: tensor_digest(one.dtype, one.shape, one.data) for name, one in tensors.items()}
-    return state_digest(digests)[:FEATURE_DIGEST_BYTES]
+    return map_digest(tensors)[:FEATURE_DIGEST_BYTES]
 
 
 def decode_chunks(
@@ -69,8 +68,8 @@ def decode_chunks(
         pieces.append(Piece(number, spec, np.empty(spec.nbytes, np.uint8), start))
     frames = Frames(np.frombuffer(chunks, np.uint8), np.array(lengths, np.uint32), 0)
     layout = Layout(specs=header.specs, sources=(), quality=Lossless())
-    if any(piece.out.size for piece in pieces):
-        full = [piece for piece in pieces if piece.out.size]
+    full = [piece for piece in pieces if piece.out.size]
+    if full:
         decode_pieces(layout, full, frames, _no_copy, set(), threads)
     return {
         spec.name: Tensor(spec.dtype, spec.shape, piece.out)

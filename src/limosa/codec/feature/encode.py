@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -195,10 +196,9 @@ class FeatureEncoder:
         else:
             decoded = copies_of(coded)  # the caller may reuse its memory
         digest = feature_digest(restored(header, decoded, self.source))
-        header = FeatureHeader(
-            self.source.id, self._number, name, self._profiled, raw, specs, digest
+        return write_feature(replace(header, digest=digest), chunks), Held(
+            digest, decoded, name is not None
         )
-        return write_feature(header, chunks), Held(digest, decoded, name is not None)
 
 
 def _checked(quality: FeatureQuality) -> FeatureQuality:
@@ -239,7 +239,9 @@ def _is_balanced(tensor: Tensor) -> bool:
     """Whether positive and negative values weigh much the same."""
     values = _values(tensor)
     size = float(np.abs(values).sum(dtype=np.float64)) if values.size else 0.0
-    return 0 < size < np.inf and abs(float(values.sum(dtype=np.float64))) < _ONE_SIDED * size
+    if not 0 < size < np.inf:
+        return False
+    return abs(float(values.sum(dtype=np.float64))) < _ONE_SIDED * size
 
 
 def _values(tensor: Tensor) -> NDArray[Any]:

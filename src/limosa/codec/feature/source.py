@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from limosa.codec.constants import SOURCE_ID_BYTES
 from limosa.errors import ConfigError
-from limosa.tensors import Tensor, state_digest, tensor_digest
+from limosa.tensors import Tensor, map_digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +69,7 @@ class FeatureProfile:
     @property
     def digest(self) -> bytes:
         """The state digest of its arrays."""
-        digests = {}
-        for name, array in self.arrays().items():
-            tensor = Tensor.from_numpy(array)
-            digests[name] = tensor_digest(tensor.dtype, tensor.shape, tensor.data)
-        return state_digest(digests)
+        return map_digest({n: Tensor.from_numpy(array) for n, array in self.arrays().items()})
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What stands in its file, by names."""

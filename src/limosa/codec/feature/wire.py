@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from limosa import _core
 from limosa.codec.constants import (
     CHUNK_UNITS,
-    DTYPE_CODES,
-    DTYPE_NAMES,
     FEATURE_DIGEST_BYTES,
     FEATURE_MAGIC,
     FRAME_HEAD_BYTES,
@@ -17,6 +15,7 @@ from limosa.codec.constants import (
     VERSION,
 )
 from limosa.codec.cursor import Cursor, put_varint
+from limosa.codec.layout import parse_specs, put_specs
 from limosa.errors import (
     ChecksumError,
     CorruptError,
@@ -25,7 +24,7 @@ from limosa.errors import (
     UnsupportedVersionError,
 )
 from limosa.limits import Limits
-from limosa.tensors import TensorSpec, check_specs
+from limosa.tensors import TensorSpec
 
 _PREDICTED, _PROFILED, _RAW = 1, 2, 4
 _END_BYTES = FEATURE_DIGEST_BYTES + 4
@@ -62,15 +61,7 @@ def write_feature(header: FeatureHeader, chunks: bytes | memoryview) -> bytes:
     put_varint(out, header.number)
     out.append(flags)
     out += header.base or b""
-    put_varint(out, len(header.specs))
-    for spec in header.specs:
-        name = spec.name.encode()
-        put_varint(out, len(name))
-        out += name
-        out.append(DTYPE_CODES[spec.dtype])
-        put_varint(out, len(spec.shape))
-        for size in spec.shape:
-            put_varint(out, size)
+    put_specs(out, header.specs)
     out += chunks
     out += header.digest
     out += _core.crc32c(bytes(out)).to_bytes(4, "little")
@@ -106,7 +97,9 @@ def read_feature(data: bytes, limits: Limits) -> tuple[FeatureHeader, memoryview
     if flags >= 8:
         raise CorruptError("unknown flags", where=cursor.place(), found=str(flags))
     base = cursor.take(FEATURE_DIGEST_BYTES) if flags & _PREDICTED else None
-    specs = _read_specs(cursor, limits)
+    specs = parse_specs(cursor, limits)
+    if not specs:
+        raise CorruptError("a feature of no tensors", where=cursor.place())
     header = FeatureHeader(
         source, number, base, bool(flags & _PROFILED), bool(flags & _RAW), specs,
         data[-_END_BYTES:-4],
@@ -133,23 +126,3 @@ def frame_lengths(chunks: memoryview, specs: tuple[TensorSpec, ...]) -> list[int
     if at != len(chunks):
         raise CorruptError("bytes behind the last chunk", found=f"{len(chunks) - at} bytes")
     return lengths
-
-
-def _read_specs(cursor: Cursor, limits: Limits) -> tuple[TensorSpec, ...]:
-    specs = []
-    for _ in range(cursor.count("tensors", limits.max_tensors, "max_tensors", 3)):
-        size = cursor.count("bytes of a name", limits.max_name_bytes, "max_name_bytes")
-        name = cursor.take(size)
-        code = cursor.u8()
-        if code >= len(DTYPE_NAMES):
-            raise CorruptError("unknown dtype", where=cursor.place(), found=str(code))
-        rank = cursor.count("dimensions", limits.max_rank, "max_rank")
-        shape = tuple(cursor.varint() for _ in range(rank))
-        try:
-            specs.append(TensorSpec(name.decode(), DTYPE_NAMES[code], shape))
-        except UnicodeDecodeError:
-            raise CorruptError("a name is not UTF-8", where=cursor.place()) from None
-    if not specs:
-        raise CorruptError("a feature of no tensors", where=cursor.place())
-    check_specs(specs, limits)
-    return tuple(specs)
