@@ -23,9 +23,9 @@ from limosa.errors import NotFoundError, TransportError  # noqa: E402
 from limosa.exchange.feature_client import FeatureClient  # noqa: E402
 from limosa.exchange.feature_service.bounds import Rates  # noqa: E402
 from limosa.exchange.feature_service.naming import find_model, read_tasks  # noqa: E402
-from limosa.exchange.feature_service.problems import from_problem  # noqa: E402
 from limosa.exchange.feature_service.service import FeatureService  # noqa: E402
 from limosa.exchange.feature_service.settings import Settings  # noqa: E402
+from limosa.hub.problems import from_problem  # noqa: E402
 
 
 @pytest.fixture(scope="module")

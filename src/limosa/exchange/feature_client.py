@@ -35,8 +35,8 @@ try:
 
     from limosa.exchange.feature_service.answers import BITSTREAM, from_bitstream
     from limosa.exchange.feature_service.batching import Answers
-    from limosa.exchange.feature_service.problems import BusyError, from_problem
     from limosa.exchange.feature_session import Session, closed
+    from limosa.hub.problems import BusyError, from_problem
     from limosa.torch.digest import model_digest
     from limosa.torch.dtypes import to_tensor
     from limosa.torch.features import tap

@@ -23,7 +23,7 @@ from limosa.errors import (
 )
 from limosa.exchange.feature_service.answers import from_bitstream
 from limosa.exchange.feature_service.batching import Answers
-from limosa.exchange.feature_service.problems import (
+from limosa.hub.problems import (
     CROWDED,
     IDLE,
     STOPPING,

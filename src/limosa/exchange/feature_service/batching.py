@@ -16,8 +16,8 @@ import torch
 from limosa.errors import LimosaError
 from limosa.exchange.feature_service.cuts import Cut, Outputs, outputs_of
 from limosa.exchange.feature_service.metrics import Metrics
-from limosa.exchange.feature_service.problems import BusyError, UnavailableError, UnfitError
 from limosa.exchange.feature_service.settings import Settings
+from limosa.hub.problems import BusyError, UnavailableError, UnfitError
 
 log = logging.getLogger("limosa.features")
 Answers = dict[str, Outputs]

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from limosa.errors import LimitError
-from limosa.exchange.feature_service.problems import BusyError
+from limosa.hub.problems import BusyError
 
 #: Addresses that are remembered; the one that was heard longest ago is forgotten first.
 MAX_ADDRESSES = 4096

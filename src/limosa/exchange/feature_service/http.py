@@ -12,7 +12,8 @@ from typing import Any
 
 from limosa.errors import LimitError, LimosaError, MissingExtraError
 from limosa.exchange.feature_service.answers import BITSTREAM, is_short, to_bitstream, to_json
-from limosa.exchange.feature_service.problems import (
+from limosa.exchange.feature_service.service import FeatureService
+from limosa.hub.problems import (
     CROWDED,
     PROBLEM,
     STOPPING,
@@ -23,7 +24,6 @@ from limosa.exchange.feature_service.problems import (
     status_of,
     to_problem,
 )
-from limosa.exchange.feature_service.service import FeatureService
 
 try:
     from fastapi import FastAPI, Request, Response, WebSocket

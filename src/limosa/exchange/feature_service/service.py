@@ -21,8 +21,8 @@ from limosa.exchange.feature_service.batching import Answers, Batcher, Job
 from limosa.exchange.feature_service.bounds import Budget, Rates
 from limosa.exchange.feature_service.cuts import Cut, Profiles, TaskLike, make_cuts
 from limosa.exchange.feature_service.metrics import Metrics
-from limosa.exchange.feature_service.problems import UnavailableError, UnfitError
 from limosa.exchange.feature_service.settings import Settings
+from limosa.hub.problems import UnavailableError, UnfitError
 from limosa.tensors import TensorMap
 from limosa.torch.dtypes import from_tensor
 

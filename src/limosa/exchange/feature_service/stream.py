@@ -19,13 +19,13 @@ from limosa.codec.feature.decode import FeatureDecoder
 from limosa.errors import ConfigError, FormatError, LimosaError
 from limosa.exchange.feature_service.answers import is_short, to_bitstream, to_json
 from limosa.exchange.feature_service.batching import Answers
-from limosa.exchange.feature_service.problems import (
+from limosa.exchange.feature_service.service import FeatureService
+from limosa.hub.problems import (
     IDLE,
     SlowError,
     name_of,
     to_problem,
 )
-from limosa.exchange.feature_service.service import FeatureService
 
 log = logging.getLogger("limosa.features")
 #: Bytes of a text message of a client: a list of tasks.

@@ -7,13 +7,16 @@ from typing import Any
 
 from limosa import errors
 from limosa.errors import (
+    AuthError,
     BaseMismatchError,
     ConfigError,
+    ConflictError,
     FormatError,
     LimitError,
     LimosaError,
     NotFoundError,
     TransportError,
+    UntrustedError,
 )
 
 PROBLEM = "application/problem+json"
@@ -37,6 +40,10 @@ class SlowError(TransportError):
     """A client did not send, or take, what it should in time."""
 
 
+class ForbiddenError(AuthError):
+    """The caller is known, and may not do this."""
+
+
 class UnfitError(ConfigError):
     """A feature that the tasks cannot take: a tensor with NaN, a shape that fails in a tail."""
 
@@ -45,14 +52,20 @@ _STATUS: tuple[tuple[type[LimosaError], int], ...] = (
     (LimitError, 413),
     (FormatError, 400),
     (BaseMismatchError, 409),
+    (ConflictError, 409),
+    (ForbiddenError, 403),
+    (AuthError, 401),
+    (UntrustedError, 422),
     (NotFoundError, 404),
     (UnavailableError, 503),
     (BusyError, 429),
     (SlowError, 408),
     (ConfigError, 422),
+    (TransportError, 503),
 )
 _PUBLIC = {
     UnfitError: "ConfigError",
+    ForbiddenError: "AuthError",
     BusyError: "TransportError",
     UnavailableError: "TransportError",
     SlowError: "TransportError",
