@@ -45,12 +45,12 @@ class Catalog:
         ).group_by(stored.c.repository_id)
         counts = sa.select(
             versions.c.repository_id,
-            sa.func.count().label("count"),
+            sa.func.count().label("number"),
             sa.func.max(versions.c.created).label("updated"),
         ).group_by(versions.c.repository_id)
         size, count = sizes.subquery(), counts.subquery()
         query = (
-            sa.select(repositories, size.c.nbytes, count.c.count, count.c.updated)
+            sa.select(repositories, size.c.nbytes, count.c.number, count.c.updated)
             .outerjoin(size, size.c.repository_id == repositories.c.id)
             .outerjoin(count, count.c.repository_id == repositories.c.id)
             .order_by(repositories.c.name)
@@ -59,7 +59,7 @@ class Catalog:
             rows = connection.execute(query).all()
         return [
             RepositoryInfo(
-                row.name, row.description, row.count or 0, int(row.nbytes or 0),
+                row.name, row.description, row.number or 0, int(row.nbytes or 0),
                 row.updated or row.created,
             )
             for row in rows
@@ -350,7 +350,7 @@ def _by_digest(connection: sa.Connection, number: int, digest: str) -> Version |
     )
     found = connection.execute(
         sa.select(*_NODE, nodes.c.created, whole).where(
-            nodes.c.repository_id == number, nodes.c.digest == digest
+            nodes.c.repository_id == number, nodes.c.digest == digest, nodes.c.copy_of.is_not(None)
         )
     ).first()
     if found is None:

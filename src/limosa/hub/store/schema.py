@@ -1,4 +1,4 @@
-"""The tables. Times are seconds since 1970 (UTC); what people read is made of them at the border."""
+"""The tables. Times are seconds since 1970, in UTC."""
 
 from __future__ import annotations
 
