@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +141,7 @@ def command(
     from limosa.exchange.feature_service.server import Server
     from limosa.exchange.feature_service.service import FeatureService
     from limosa.exchange.feature_service.settings import FEATURE_LIMITS, Settings
+    from limosa.hub.logs import start_logging
 
     if threads is not None:
         import torch
@@ -156,16 +156,6 @@ def command(
     )
     start_logging(log_level)
     run(Server(service, host, port))
-
-
-def start_logging(level: str) -> None:
-    """Lines of JSON on standard error."""
-    from limosa.exchange.feature_service.server import JsonLines
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("limosa").setLevel(level.upper())
 
 
 def run(server: Server) -> None:

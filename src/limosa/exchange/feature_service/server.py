@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import socket
 import threading
 import time
@@ -24,7 +22,6 @@ except ModuleNotFoundError:
 
 # Connections beyond those that are answered, so that health can be asked for and refusals told.
 _SPARE = 64
-_LOG_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
 class Server:
@@ -172,24 +169,3 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
     found.set_inheritable(True)
     return found
-
-
-class JsonLines(logging.Formatter):
-    """A log record as one line of JSON, with all that ``extra`` holds.
-
-    >>> record = logging.makeLogRecord({"msg": "refused", "levelname": "INFO", "client": "::1"})
-    >>> json.loads(JsonLines().format(record))["client"]
-    '::1'
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        line: dict[str, Any] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-        }
-        line |= {name: value for name, value in vars(record).items() if name not in _LOG_RECORD}
-        if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)

