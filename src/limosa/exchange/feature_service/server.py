@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 import time
 from types import FrameType, TracebackType
-from typing import Any, cast
 
 from limosa.errors import ConfigError, MissingExtraError
 from limosa.exchange.feature_service.http import make_app
 from limosa.exchange.feature_service.service import FeatureService
+from limosa.hub.sockets import listen, url_of
 
 try:
     import uvicorn
@@ -45,9 +44,8 @@ class Server:
 
     def __init__(self, service: FeatureService, host: str = "127.0.0.1", port: int = 0) -> None:
         self.service = service
-        self._socket = _listen(host, port)
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+        self._socket = listen(host, port)
+        self.url = url_of(host, self._socket)
         bounds = service.settings
         config = uvicorn.Config(
             make_app(service),
@@ -157,15 +155,3 @@ def _protocol(service: FeatureService) -> type[asyncio.Protocol]:
                 self.transport.abort()
 
     return Timed
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.create_server(cast(Any, address[:2]), family=family, backlog=512)
-    except OSError as error:
-        raise ConfigError(
-            "cannot listen", where=f"{host}:{port}", found=error.strerror or str(error)
-        ) from None
-    found.set_inheritable(True)
-    return found
