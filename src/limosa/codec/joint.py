@@ -73,7 +73,9 @@ def choose_base(
     slices = sample(bundle)
     used = quality or Lossless()
     count = thread_count(threads)
-    sampled = tuple(_sampled(bundle, slices, base, used, count) for base in bases)
+    sampled = tuple(
+        sampled_bytes(bundle, slices, base, quality=used, threads=count) for base in bases
+    )
     return Choice(
         min(range(len(bases)), key=sampled.__getitem__),
         sampled,
@@ -169,7 +171,7 @@ class _SetEncoding:
     def _estimate(self, model: int, slices: Sequence[Slice], base: Base | None) -> float:
         """Bytes that the whole model would take, from its sample."""
         bundle = self._bundles[model]
-        took = _sampled(bundle, slices, base, self._quality, self._threads)
+        took = sampled_bytes(bundle, slices, base, self._quality, self._threads)
         return took * bundle.nbytes / max(1, sum(piece.end - piece.begin for piece in slices))
 
     def _encode_one(
@@ -201,9 +203,16 @@ class _SetEncoding:
         self._written += len(piece)
 
 
-def _sampled(
-    bundle: Bundle, slices: Sequence[Slice], base: Base | None, quality: Quality, threads: int
+def sampled_bytes(
+    bundle: Bundle,
+    slices: Sequence[Slice],
+    base: Base | None,
+    *,
+    quality: Quality | None = None,
+    threads: int | None = None,
 ) -> int:
+    """Bytes that *slices* of *bundle* take against *base*, or against nothing."""
+    quality, threads = quality or Lossless(), thread_count(threads)
     if base is None:
         return coded_bytes(slices, None, None, quality, threads)
     names = match_names(bundle, base, quality, threads)

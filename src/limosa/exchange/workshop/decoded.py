@@ -79,6 +79,16 @@ class DecodedVersions:
             yield model
         self._make_room()
 
+    def adopt(self, digest: str, model: Path) -> None:
+        """Keep what was decoded elsewhere: *model* moves here."""
+
+        def move(place: Path) -> None:
+            os.replace(model, place)
+
+        with _using(self._folder / digest, move):
+            pass
+        self._make_room()
+
     def _decode(self, repository: str, node: Node, model: Path) -> None:
         """Along the cheapest route from what is decoded already."""
         here = [home.name for home in self._folder.iterdir() if (home / _MODEL).exists()]
