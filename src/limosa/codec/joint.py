@@ -171,7 +171,7 @@ class _SetEncoding:
     def _estimate(self, model: int, slices: Sequence[Slice], base: Base | None) -> float:
         """Bytes that the whole model would take, from its sample."""
         bundle = self._bundles[model]
-        took = sampled_bytes(bundle, slices, base, self._quality, self._threads)
+        took = sampled_bytes(bundle, slices, base, quality=self._quality, threads=self._threads)
         return took * bundle.nbytes / max(1, sum(piece.end - piece.begin for piece in slices))
 
     def _encode_one(

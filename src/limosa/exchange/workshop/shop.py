@@ -67,6 +67,7 @@ class Shop:
             layers = [
                 Layer(number, one.nbytes, one.manifest, _bound(one.bound))
                 for number, one in enumerate(found.layers[:-1], 1)
+                if one.manifest.digest != found.manifest.digest
             ]
             # Its next versions will be coded against it: it stays, decoded.
             self.decoded.adopt(found.manifest.digest, scratch / "model")
