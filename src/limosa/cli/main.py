@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "inspect": "Show where the bytes of a file went.",
     "verify": "Check every checksum and digest of a file.",
     "features": "Send what crosses a cut of a model, and compute what is behind it.",
+    "hub": "Run a hub, and look after it.",
     "demo": "Send three versions of a small model, and check what arrives.",
 }
 

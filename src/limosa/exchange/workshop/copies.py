@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limosa.codec.opening import open_base
+from limosa.codec.encoder import encode
 from limosa.errors import ConfigError
-from limosa.exchange import local
 from limosa.exchange.qualities import parse_quality
 from limosa.exchange.workshop.compare import compare
+from limosa.exchange.workshop.unpacked import base_of, open_unpacked
 from limosa.exchange.workshop.verify import verify_blob
 from limosa.hub.manifest import Manifest
 from limosa.limits import Limits
@@ -38,21 +38,24 @@ def make_copy(
     blob: Path,
     out: Path,
     *,
-    limits: Limits | None = None,
+    limits: Limits,
     threads: int | None = None,
 ) -> Copy:
     """Encode *target* with loss to *blob*, decode that to *out*, and measure the difference.
+
+    *target* and *out* are folders of decoded versions (:mod:`limosa.exchange.workshop.unpacked`).
 
     Raises:
         ConfigError: *quality* says nothing, or nothing that can be had.
         FormatError: a file is damaged.
     """
-    local.compress(target, blob, quality=parse_quality(quality), limits=limits, threads=threads)
+    with open_unpacked(target, limits) as bundle, blob.open("wb") as file:
+        encode(bundle, file.write, quality=parse_quality(quality), threads=threads)
     found = verify_blob(blob, None, out, limits=limits, threads=threads)
-    distance = compare(
-        open_base(target, limits=limits, threads=threads),
-        open_base(out, limits=limits, threads=threads),
-    )
+    one, two = base_of(target, limits, threads), base_of(out, limits, threads)
+    assert one is not None
+    assert two is not None
+    distance = compare(one, two)
     if distance.max_error == 0.0:
         raise ConfigError(
             "nothing is lost at this quality", found=quality, remedy="ask for the version itself"

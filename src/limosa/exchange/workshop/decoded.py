@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from limosa.codec.opening import open_model
 from limosa.errors import NotFoundError, TransportError
-from limosa.exchange import local
+from limosa.exchange.workshop.unpacked import base_of, unpack
 from limosa.hub.planner import NOTHING
 from limosa.hub.store.blobs import blob_key
 from limosa.hub.store.graph import Step
@@ -45,7 +46,7 @@ class DecodedVersions:
 
     @contextmanager
     def of_state(self, repository: str, state: str) -> Iterator[Path]:
-        """A model of that state, whatever its form, while the block lasts.
+        """A folder (:mod:`.unpacked`) of that state, whatever its form, while the block lasts.
 
         Raises:
             NotFoundError: the repository knows none.
@@ -116,10 +117,12 @@ class DecodedVersions:
                 self._store.blobs.fetch(blob_key(step.edge.sha256), blob)
                 with blob.open("r+b") as file:
                     file.truncate(step.edge.nbytes)
-                layers = step.edge.layer or None
-                local.decompress(
-                    blob, out, base=base, layers=layers, limits=self._limits, threads=self._threads
-                )
+                held = base_of(base, self._limits, self._threads)
+                opened = open_model(
+                    blob, step.edge.layer or None, base=held, limits=self._limits,
+                    threads=self._threads, verify=True,
+                )  # fmt: skip
+                unpack(opened, out, self._limits)
                 base = out
             os.replace(scratch / f"model-{len(steps) - 1}", model)
         except OSError as error:
@@ -165,10 +168,7 @@ def _remove(home: Path) -> bool:
         with (home / _LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             model = home / _MODEL
-            if model.is_dir():
-                shutil.rmtree(model, ignore_errors=True)
-            else:
-                model.unlink(missing_ok=True)
+            shutil.rmtree(model, ignore_errors=True)
             return True
     except (BlockingIOError, FileNotFoundError):
         return False
@@ -185,8 +185,6 @@ def _age(home: Path) -> float:
 def _size(home: Path) -> int:
     model = home / _MODEL
     try:
-        if model.is_dir():
-            return sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
-        return model.stat().st_size
+        return sum(path.stat().st_size for path in model.iterdir())
     except FileNotFoundError:
         return 0

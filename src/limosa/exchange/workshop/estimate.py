@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from limosa.codec.base import Base
 from limosa.codec.encoder import encode
 from limosa.codec.joint import sampled_bytes
 from limosa.codec.measure import sample
-from limosa.codec.opening import open_base
-from limosa.files import Bundle, read
-from limosa.limits import MIB
+from limosa.exchange.workshop.unpacked import base_of, open_unpacked
+from limosa.files import Bundle
+from limosa.limits import MIB, Limits
 
 # Up to here the whole is encoded: that is as fast as planning a sample, and exact.
 _SMALL = 16 * MIB
@@ -20,21 +21,22 @@ _PER_TENSOR = 24
 
 
 def estimate(
-    bases: Sequence[Path | None], target: Path, *, threads: int | None = None
+    bases: Sequence[Path | None], target: Path, *, limits: Limits, threads: int | None = None
 ) -> list[int]:
     """Bytes of *target* against each of *bases*; None stands for nothing, a whole model.
+
+    All are folders of decoded versions (:mod:`limosa.exchange.workshop.unpacked`).
 
     Large models are judged by a sample that is spread over all of their bytes.
 
     Raises:
         FormatError: a file is damaged.
     """
-    with read(target) as bundle:
-        return [_one(bundle, base, threads) for base in bases]
+    with open_unpacked(target, limits) as bundle:
+        return [_one(bundle, base_of(base, limits, threads), threads) for base in bases]
 
 
-def _one(bundle: Bundle, base: Path | None, threads: int | None) -> int:
-    held = None if base is None else open_base(base, threads=threads)
+def _one(bundle: Bundle, held: Base | None, threads: int | None) -> int:
     if bundle.nbytes <= _SMALL:
         return encode(bundle, lambda data: None, base=held, threads=threads).bytes_out
     slices = sample(bundle)

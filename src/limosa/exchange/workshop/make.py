@@ -5,26 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from limosa.codec.base import Base
 from limosa.codec.encoder import EncodeResult, encode
-from limosa.codec.opening import open_base
-from limosa.codec.quality import Quality
-from limosa.files import read
+from limosa.exchange.workshop.unpacked import open_unpacked
+from limosa.limits import Limits
 
 
 def make_edge(
-    base: Path | None,
+    base: Base | None,
     target: Path,
     sink: Callable[[bytes], object],
     *,
-    quality: Quality | None = None,
+    limits: Limits,
     threads: int | None = None,
 ) -> EncodeResult:
-    """Encode *target* against *base*, or whole, into *sink*, piece by piece.
+    """Encode what was decoded into *target* against *base*, or whole, into *sink*.
 
     Raises:
-        FormatError: a file is damaged.
-        ConfigError: a setting is impossible.
+        FormatError: somebody changed what was decoded.
     """
-    held = None if base is None else open_base(base, threads=threads)
-    with read(target) as bundle:
-        return encode(bundle, sink, base=held, quality=quality, threads=threads)
+    with open_unpacked(target, limits) as bundle:
+        return encode(bundle, sink, base=base, threads=threads)

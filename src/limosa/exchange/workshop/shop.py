@@ -11,10 +11,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from limosa.codec.base import Base
 from limosa.errors import BaseMismatchError, NotFoundError
 from limosa.exchange.workshop import baking, copies, estimate, make, rebasing, statistics, verify
 from limosa.exchange.workshop.decoded import DecodedVersions
 from limosa.exchange.workshop.making import Makings
+from limosa.exchange.workshop.unpacked import base_of
 from limosa.hub.planner import NOTHING
 from limosa.hub.server.settings import HubSettings
 from limosa.hub.store.records import Bound, StoredEdge, Version
@@ -51,12 +53,10 @@ class Shop:
     def verify(self, repository: str, blob: Path, base: str, digest: str, state: str) -> Verified:
         """As :meth:`limosa.hub.workshop.Workshop.verify`."""
         with ExitStack() as stack:
-            held = None
-            if base != NOTHING:
-                held = stack.enter_context(self.decoded.of_state(repository, base))
+            held = stack.enter_context(self._base(repository, base))
             scratch = stack.enter_context(self._scratch())
             found = verify.verify_blob(
-                blob, held, scratch / "model", expected=digest, limits=self.limits,
+                blob, self._open(held), scratch / "model", expected=digest, limits=self.limits,
                 threads=self.settings.threads,
             )  # fmt: skip
             if found.base_state != base:
@@ -84,7 +84,9 @@ class Shop:
             seconds = self._seconds(repository, target)
             for base in bases:
                 with self._base(repository, base) as held:
-                    (nbytes,) = estimate.estimate([held], wanted, threads=self.settings.threads)
+                    (nbytes,) = estimate.estimate(
+                        [held], wanted, limits=self.limits, threads=self.settings.threads
+                    )
                 found[base] = (nbytes, seconds)
                 if time.monotonic() > until:
                     break
@@ -98,9 +100,11 @@ class Shop:
         if base != NOTHING and not self.store.graph.known(repository, [base]):
             raise NotFoundError("no such base", where=repository, found=base)
         key = (repository, base, target)
-        return self._makings.stream(
-            key, lambda sink, path: self.make_edge(repository, base, target, sink, path, "made")
-        )
+
+        def make_it(sink: Callable[[bytes], object], path: Path) -> None:
+            self.make_edge(repository, base, target, sink, path, "made")
+
+        return self._makings.stream(key, make_it)
 
     def make_edge(
         self,
@@ -116,9 +120,10 @@ class Shop:
             self._base(repository, base) as held,
             self.decoded.of_digest(repository, target) as wanted,
         ):
-            make.make_edge(held, wanted, sink, threads=self.settings.threads)
+            opened = self._open(held)
+            make.make_edge(opened, wanted, sink, limits=self.limits, threads=self.settings.threads)
             found = verify.read_through(
-                path, held, limits=self.limits, threads=self.settings.threads
+                path, opened, limits=self.limits, threads=self.settings.threads
             )
         state = self.store.catalog.manifest(repository, target).state
         verify.check_state(found.state, state, f"edge {base[:16] or 'whole'} to {target[:16]}")
@@ -157,7 +162,9 @@ class Shop:
             held = None
             if base is not None:
                 held = stack.enter_context(self.decoded.of_digest(repository, base))
-            return [asdict(one) for one in statistics.tensor_statistics(path, held)]
+            model = self._open(path)
+            assert model is not None
+            return [asdict(one) for one in statistics.tensor_statistics(model, self._open(held))]
 
     def prebake(self, repository: str, *, seconds: float, dry_run: bool) -> list[dict[str, Any]]:
         """As :meth:`limosa.hub.workshop.Workshop.prebake`."""
@@ -187,6 +194,9 @@ class Shop:
             return
         with self.decoded.of_state(repository, base) as path:
             yield path
+
+    def _open(self, folder: Path | None) -> Base | None:
+        return base_of(folder, self.limits, self.settings.threads)
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:

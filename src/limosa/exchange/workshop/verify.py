@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from limosa.codec.base import Base
 from limosa.codec.inputs import Far, Memory, open_input
 from limosa.codec.layers import layer_spans, open_layer
-from limosa.codec.opening import Model, is_set, open_base, open_model
+from limosa.codec.opening import Model, is_refinement, is_set, open_model
 from limosa.errors import ChecksumError, ConfigError
 from limosa.exchange import local
 from limosa.exchange.forms import make_manifest, manifest_of
 from limosa.exchange.workshop.compare import compare
+from limosa.exchange.workshop.unpacked import base_of, unpack
 from limosa.hub.manifest import Manifest
 from limosa.limits import MIB, Limits
 from limosa.tensors import TensorSpec
@@ -65,19 +67,19 @@ class ReadThrough:
 
 def verify_blob(
     blob: Path,
-    base: Path | None,
+    base: Base | None,
     out: Path,
     *,
     expected: str | None = None,
-    limits: Limits | None = None,
+    limits: Limits,
     threads: int | None = None,
 ) -> VerifiedBlob:
-    """Decode *blob* to *out*, which appears whole or not at all.
+    """Decode *blob* into the folder *out* (:mod:`limosa.exchange.workshop.unpacked`).
 
     Args:
         blob: a whole model, an update, a refinement or a file with layers.
         base: the model that it was coded against.
-        out: a path for a file or a folder, as ``limosa pull`` writes it.
+        out: a folder, which is made.
         expected: the digest of the version that it should give.
         limits: what it may ask for.
         threads: to decode with.
@@ -89,30 +91,30 @@ def verify_blob(
     """
     if is_set(blob):
         raise ConfigError("a set of models is no version", remedy="push its models one by one")
-    local.decompress(blob, out, base=base, limits=limits, threads=threads)
-    held = None if base is None else open_base(base, limits=limits, threads=threads)
-    model = open_model(blob, base=held, limits=limits, threads=threads)
-    with model:
-        manifest = _manifest(model, out, limits, threads)
-        base_state = "" if model.base_digest is None else model.base_digest.hex()
-        memory = _memory(model.specs, base_state)
+    model = open_model(blob, base=base, limits=limits, threads=threads, verify=True)
+    base_state = "" if model.base_digest is None else model.base_digest.hex()
+    memory = _memory(model.specs, base_state)
+    unpack(model, out, limits)
+    manifest = _manifest(model, out, limits, threads)
     if expected is not None and manifest.digest != expected:
         raise ChecksumError(
             "the blob gives another version than announced", where=f"state {manifest.state[:16]}",
             found=manifest.digest, allowed=expected,
         )  # fmt: skip
-    layers = _layers(blob, out, held_path=base, manifest=manifest, limits=limits, threads=threads)
+    layers = _layers(blob, base, out, manifest, limits, threads)
     if layers:
         # What the first layer starts from is what the whole starts from.
-        with open_layer(blob, 1, limits=limits, threads=threads) as first:
-            base_state = "" if first.base_digest is None else first.base_digest.hex()
+        first = open_layer(blob, 1, base=base, limits=limits, threads=threads)
+        base_state = "" if first.base_digest is None else first.base_digest.hex()
     return VerifiedBlob(manifest, base_state, memory, layers)
 
 
-def _manifest(model: Model, out: Path, limits: Limits | None, threads: int | None) -> Manifest:
+def _manifest(model: Model, out: Path, limits: Limits, threads: int | None) -> Manifest:
     digests = getattr(model, "tensor_digests", None)
     if digests is None:  # a refinement knows the digest of the whole only
-        return manifest_of(out, limits=limits, threads=threads)
+        decoded = base_of(out, limits, threads)
+        assert decoded is not None
+        return manifest_of(decoded)
     return make_manifest(model.digest, model.specs, digests, model.sources)
 
 
@@ -123,21 +125,18 @@ def _memory(specs: Sequence[TensorSpec], base_state: str) -> int:
 
 def _layers(
     blob: Path,
+    base: Base | None,
     whole: Path,
-    *,
-    held_path: Path | None,
     manifest: Manifest,
-    limits: Limits | None,
+    limits: Limits,
     threads: int | None,
 ) -> tuple[LayerEnd, ...]:
     opened = open_input(blob)
-    if not isinstance(opened, Memory | Far):
+    assert isinstance(opened, Memory | Far)
+    if is_refinement(blob) or len(spans := layer_spans(opened, None, limits)) < 2:
         return ()
-    spans = layer_spans(opened, None, limits or Limits())
-    if len(spans) < 2:
-        return ()
-    target = open_base(whole, limits=limits, threads=threads)
-    base = None if held_path is None else open_base(held_path, limits=limits, threads=threads)
+    target = base_of(whole, limits, threads)
+    assert target is not None
     ends = []
     for number, (_, end) in enumerate(spans[:-1], 1):
         with open_layer(blob, number, base=base, limits=limits, threads=threads) as layer:
@@ -149,7 +148,7 @@ def _layers(
 
 
 def read_through(
-    blob: Path, base: Path | None, *, limits: Limits | None = None, threads: int | None = None
+    blob: Path, base: Base | None, *, limits: Limits, threads: int | None = None
 ) -> ReadThrough:
     """Decode a blob without keeping what it gives.
 
@@ -157,10 +156,9 @@ def read_through(
         FormatError, BaseMismatchError: as for :func:`verify_blob`.
     """
     state = local.verify(blob, base=base, limits=limits, threads=threads)
-    held = None if base is None else open_base(base, limits=limits, threads=threads)
-    with open_model(blob, base=held, limits=limits, threads=threads) as model:
-        base_state = "" if model.base_digest is None else model.base_digest.hex()
-        return ReadThrough(state.hex(), _memory(model.specs, base_state))
+    model = open_model(blob, base=base, limits=limits, threads=threads)
+    base_state = "" if model.base_digest is None else model.base_digest.hex()
+    return ReadThrough(state.hex(), _memory(model.specs, base_state))
 
 
 def check_state(found: str, wanted: str, where: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from limosa.errors import ConfigError, MissingExtraError, NotFoundError, TransportError
@@ -19,6 +19,9 @@ try:
     from obstore.store import LocalStore, MemoryStore, S3Store
 except ModuleNotFoundError:
     raise MissingExtraError.for_extra("hub", "a store of blobs") from None
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
 
 _PIECE = 2**20
 # Larger files go to S3 in parts, which may be sent again one by one.
@@ -103,7 +106,7 @@ class BlobStore:
                 allowed="s3://BUCKET/PREFIX?" + "&".join(sorted(_OPTIONS | {"public"})),
             )  # fmt: skip
         settings: dict[str, Any] = {**options, "prefix": prefix or None}
-        plain = {"allow_http": True, "timeout": timedelta(seconds=60)}
+        plain: ClientConfig = {"allow_http": True, "timeout": timedelta(seconds=60)}
         store = S3Store(bucket, **settings, client_options=plain)
         signer = store
         if public is not None:

@@ -184,6 +184,20 @@ class Store:
                 )
             put_edge(self.database, connection, number, edge, now)
 
+    def share_edge(self, repository: str, edge: StoredEdge, manifest: Manifest) -> None:
+        """Let a repository use a blob that another one has, and know what it gives.
+
+        Raises:
+            ConflictError: the blob was removed meanwhile.
+        """
+        now = self.clock()
+        with self.database.begin() as connection:
+            number = repository_id(connection, repository)
+            size = self.blobs.size(blob_key(edge.sha256)) or 0
+            adopt(self.database, connection, edge.sha256, size, now, lambda: self._is_there(edge))
+            put_node(self.database, connection, number, manifest, now)
+            put_edge(self.database, connection, number, edge, now)
+
     def put_blob(self, sha256: str, path: Path) -> None:
         """Put bytes in their place, where they do not lie yet."""
         key = blob_key(sha256)
