@@ -1,0 +1,205 @@
+"""Requests to a hub: tried again where that may help, and errors as they were raised there."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from limosa.errors import (
+    AuthError,
+    LimitError,
+    LimosaError,
+    MissingExtraError,
+    TransportError,
+)
+from limosa.hub.problems import PROBLEM, BusyError, from_problem
+
+try:
+    import httpx
+except ModuleNotFoundError:
+    raise MissingExtraError.for_extra("hub", "a hub's client") from None
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: How often a request that fails in passing is made.
+TRIES = 5
+_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 30.0
+_AGAIN = frozenset([408, 429, 500, 502, 503, 504])
+#: Of an answer that is no blob.
+_MOST_JSON = 512 * 2**20
+
+
+class Connection:
+    """Asks a hub; what passes is tried again.
+
+    Args:
+        url: of the hub.
+        token: shown to the hub, and to nobody else.
+        timeout: seconds to wait for the next bytes.
+        pause: seconds before the second try, doubled for each further one.
+    """
+
+    def __init__(
+        self, url: str, token: str = "", *, timeout: float = 60.0, pause: float = _PAUSE_S
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._pause = pause
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=10.0))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connections."""
+        self._client.close()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What shows who asks; for this hub only."""
+        return dict(self._headers)
+
+    @contextmanager
+    def streaming(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Mapping[str, Any] | None = None,
+    ) -> Iterator[httpx.Response]:
+        """An answer that is read piece by piece; redirects elsewhere are shown no token."""
+        shown = dict(headers)
+        try:
+            for _ in range(3):
+                request = self._client.build_request(method, url, headers=shown, json=body)
+                answer = self._client.send(request, stream=True)
+                try:
+                    if answer.status_code in (302, 303, 307):
+                        url, method, body = urljoin(url, answer.headers["location"]), "GET", None
+                        if urlsplit(url).netloc != urlsplit(self.url).netloc:
+                            shown.pop("Authorization", None)
+                            # A signature covers no conditions of ours.
+                            shown.pop("If-Range", None)
+                        continue
+                    if answer.status_code >= 400:
+                        answer.read()
+                        raise self.problem(answer)
+                    yield answer
+                    return
+                finally:
+                    answer.close()
+            raise TransportError("too many redirects", where=url)
+        except (httpx.TransportError, httpx.StreamError) as error:
+            raise unreachable(url, error) from None
+
+    def json(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        """The object that the hub answers with.
+
+        Raises:
+            LimosaError: what the hub says.
+        """
+        answer = self.request(method, self.url + path, **more)
+        if answer.status_code == 204 or not answer.content:
+            return {}
+        try:
+            found = answer.json()
+        except ValueError:
+            raise TransportError(
+                "no answer of a hub", where=self.url, found=answer.text[:80]
+            ) from None
+        if not isinstance(found, dict):
+            raise TransportError("no answer of a hub", where=self.url, found=answer.text[:80])
+        return found
+
+    def request(self, method: str, url: str, **more: Any) -> httpx.Response:
+        """An answer that is no error."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                answer = self._bounded(method, url, **more)
+            except httpx.TransportError as error:
+                failure: LimosaError = unreachable(url, error)
+            else:
+                if answer.status_code < 400:
+                    return answer
+                failure = self.problem(answer)
+                if answer.status_code not in _AGAIN:
+                    raise failure
+            if attempt == TRIES:
+                raise failure
+            self.sleep(attempt, failure)
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def _bounded(self, method: str, url: str, **more: Any) -> httpx.Response:
+        """An answer of no more bytes than there is memory for."""
+        timeout = more.pop("timeout", httpx.USE_CLIENT_DEFAULT)
+        request = self._client.build_request(
+            method, url, headers=self._headers, timeout=timeout, **more
+        )
+        answer = self._client.send(request, stream=True)
+        try:
+            parts, size = [], 0
+            for piece in answer.iter_bytes():
+                size += len(piece)
+                if size > _MOST_JSON:
+                    raise LimitError(
+                        "the answer is too long", where=url, allowed=f"{_MOST_JSON} bytes"
+                    )
+                parts.append(piece)
+        finally:
+            answer.close()
+        kept = {n: v for n, v in answer.headers.items() if n != "content-encoding"}
+        return httpx.Response(
+            answer.status_code, headers=kept, content=b"".join(parts), request=request
+        )
+
+    def problem(self, answer: httpx.Response) -> LimosaError:
+        """The error that an answer tells."""
+        if answer.headers.get("content-type", "").startswith(PROBLEM):
+            try:
+                return _told(from_problem(answer.json()), answer)
+            except (ValueError, TypeError):
+                pass
+        if answer.status_code in (401, 403):
+            return AuthError("not allowed", where=self.url, found=f"status {answer.status_code}")
+        return TransportError(
+            "the hub refused", where=self.url, found=f"status {answer.status_code}",
+            remedy="see whether this is the address of a hub",
+        )  # fmt: skip
+
+    def sleep(self, attempt: int, error: LimosaError) -> None:
+        """Pause before another try."""
+        pause = self._pause * 2 ** (attempt - 1) * (0.75 + random.random() / 2)
+        if isinstance(error, BusyError):
+            pause = max(pause, error.retry_after)
+        time.sleep(min(pause, _LONGEST_PAUSE_S))
+
+
+def _told(error: LimosaError, answer: httpx.Response) -> LimosaError:
+    """A failure of the hub's own may pass; tell it so that it is tried again."""
+    if answer.status_code == 500 and type(error) is LimosaError:
+        return TransportError(error.problem, where=error.where, found=error.found)
+    return error
+
+
+def unreachable(url: str, error: Exception) -> TransportError:
+    """The error for a network that failed."""
+    parts = urlsplit(url)
+    return TransportError(
+        "the hub cannot be reached", where=f"{parts.scheme}://{parts.netloc}",
+        found=str(error) or type(error).__name__, remedy="try again; what came is kept",
+    )  # fmt: skip
