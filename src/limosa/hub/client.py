@@ -10,8 +10,6 @@ from typing import Any
 from urllib.parse import quote
 
 from limosa.errors import (
-    ChecksumError,
-    ConfigError,
     LimitError,
     MissingExtraError,
     TransportError,
@@ -166,6 +164,32 @@ class HubClient(Connection):
                     if room <= len(taken):
                         return
 
+    def read_range(self, url: str, offset: int, count: int) -> bytes:
+        """Some bytes of a blob.
+
+        Raises:
+            TransportError: it broke off again and again, or the hub answers no ranges.
+        """
+        headers = {**self._headers, "Accept-Encoding": "identity"}
+        headers["Range"] = f"bytes={offset}-{offset + count - 1}"
+        for attempt in range(1, TRIES + 1):
+            try:
+                with self.streaming("GET", url, headers) as answer:
+                    if answer.status_code != 206 and offset:
+                        raise TransportError("the hub answers no ranges", where=url)
+                    parts, size = [], 0
+                    for piece in answer.iter_bytes():
+                        parts.append(piece)
+                        size += len(piece)
+                        if size >= count:
+                            break
+                    return b"".join(parts)[:count]
+            except TransportError as error:
+                if attempt == TRIES:
+                    raise
+                self.sleep(attempt, error)
+        raise AssertionError("unreachable")  # pragma: no cover
+
     def fetch_edge(
         self,
         repository: str,
@@ -274,24 +298,3 @@ def _check_range(answer: httpx.Response, start: int) -> None:
         raise TransportError(
             "another range than asked for", found=field[:60], allowed=f"from {start}"
         )
-
-
-def check_sha256(path: Path, sha256: str) -> None:
-    """Compare a whole blob with its name.
-
-    Raises:
-        ChecksumError: it differs.
-        ConfigError: there is no such file.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-    except FileNotFoundError:
-        raise ConfigError("no such file", where=str(path)) from None
-    if digest.hexdigest() != sha256:
-        raise ChecksumError(
-            "the bytes are not those of the blob", where=f"blob {sha256[:16]}",
-            found=digest.hexdigest(), allowed=sha256, remedy="fetch it again",
-        )  # fmt: skip

@@ -12,9 +12,10 @@ from limosa.exchange.forms import manifest_of
 from limosa.exchange.workshop.cluster import AVERAGE, ClusterReport, choose
 from limosa.exchange.workshop.make import make_edge
 from limosa.exchange.workshop.unpacked import base_of
+from limosa.hub.file_digest import sha256_of
 from limosa.hub.planner import NOTHING
 from limosa.hub.store.records import StoredEdge
-from limosa.hub.store.store import Store, sha256_of
+from limosa.hub.store.store import Store
 from limosa.hub.store.thinning import essential
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from limosa.exchange.workshop import baking, copies, estimate, make, rebasing, s
 from limosa.exchange.workshop.decoded import DecodedVersions
 from limosa.exchange.workshop.making import Makings
 from limosa.exchange.workshop.unpacked import base_of
+from limosa.hub.file_digest import sha256_of
 from limosa.hub.planner import NOTHING
 from limosa.hub.server.settings import HubSettings
 from limosa.hub.store.records import Bound, StoredEdge, Version
-from limosa.hub.store.store import Store, sha256_of
+from limosa.hub.store.store import Store
 from limosa.hub.store.uploads import Layer
 from limosa.hub.workshop import Verified
 from limosa.limits import Limits

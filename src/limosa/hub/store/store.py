@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from limosa.errors import ChecksumError, CorruptError, LimitError, TransportError
+from limosa.errors import ChecksumError, CorruptError, LimitError
 from limosa.hub.manifest import Manifest
 from limosa.hub.store.accounts import Accounts
 from limosa.hub.store.blob_table import BlobTable, adopt
@@ -20,8 +20,6 @@ from limosa.hub.store.ledger import Ledger
 from limosa.hub.store.locks import Locks
 from limosa.hub.store.records import Bound, StoredEdge
 from limosa.hub.store.uploads import Announced, Layer, Upload, UploadTable
-
-_BLOCK = 2**20
 
 
 class Store:
@@ -219,19 +217,3 @@ class Store:
 
     def _is_there(self, edge: StoredEdge) -> bool:
         return self.blobs.size(blob_key(edge.sha256)) is not None
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file.
-
-    Raises:
-        TransportError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-    except OSError as error:
-        raise TransportError("cannot read", where=path.name, found=str(error)) from None
-    return digest.hexdigest()

@@ -1,0 +1,240 @@
+"""Push: choose a base that the hub has too, encode, send what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from limosa.codec.joint import choose_base
+from limosa.codec.opening import open_base
+from limosa.codec.quality import Quality
+from limosa.errors import ConfigError, NotFoundError
+from limosa.exchange import local
+from limosa.exchange.held import Held, Inventory
+from limosa.files import read
+from limosa.hub.client import HubClient
+from limosa.hub.file_digest import sha256_of
+from limosa.hub.reference import Reference
+from limosa.hub.settings import Places
+from limosa.limits import Limits
+
+_NEWEST = 4
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a sender says of a version.
+
+    Attributes:
+        notes, metrics, parents: for people.
+        tags: to move to it.
+    """
+
+    notes: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    parents: Sequence[str] = ()
+    tags: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What came of a push.
+
+    Attributes:
+        reference: what it is called now.
+        digest: of the version.
+        base: name of the version that it was coded against; "" for none.
+        nbytes: of the blob.
+        sent: bytes that travelled in this run.
+        raw_nbytes: of the model's tensors.
+        known: whether the hub had it already, so that nothing was sent.
+    """
+
+    reference: str
+    digest: str
+    base: str
+    nbytes: int
+    sent: int
+    raw_nbytes: int
+    known: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Whom to tell.
+
+    Attributes:
+        stage: is called with what begins, and how many bytes it has.
+        advance: with each number of bytes done.
+    """
+
+    stage: Callable[[str, int], None] = lambda text, total: None
+    advance: Advance = lambda done: None
+
+
+def push(
+    client: HubClient,
+    model: str | os.PathLike[str],
+    reference: Reference,
+    *,
+    places: Places,
+    bases: Sequence[str | os.PathLike[str]] = (),
+    layers: Sequence[Quality] = (),
+    description: Description | None = None,
+    threads: int | None = None,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> PushResult:
+    """Make a version of *model* on the hub.
+
+    Args:
+        client: of the hub.
+        model: a file or a folder.
+        reference: a repository, and the name that the version shall have.
+        places: where the cache is; an interrupted push goes on from there.
+        bases: models to try as a base, beside those that this machine is known to hold.
+        layers: qualities, coarse to fine, if receivers shall be able to take a part.
+        description: for people.
+        threads: to encode with.
+        limits: for reading the model.
+        progress: whom to tell.
+
+    Raises:
+        ConfigError: the reference has no name, or a base is not on the hub.
+        ConflictError: the version exists, and is another.
+        HubError: whatever the hub says.
+    """
+    if not reference.name:
+        raise ConfigError("a version needs a name", found=str(reference), allowed="owner/name:NAME")
+    told, words = progress or Progress(), description or Description()
+    inventory = Inventory(places.make_cache())
+    told.stage("reading", 0)
+    held = inventory.look(model, reference=str(reference), limits=limits, threads=threads)
+    versions = _versions(client, reference.repository)
+    with read(model, limits=limits) as bundle:
+        raw = bundle.nbytes
+    if held.digest in [one["digest"] for one in versions]:
+        _name(client, reference, held, words)
+        return PushResult(str(reference), held.digest, "", 0, 0, raw, True)
+    chosen = _choose(model, held, versions, inventory, bases, threads, limits)
+    key = hashlib.sha256(f"{held.digest} {chosen} {list(map(str, layers))}".encode()).hexdigest()
+    blob = _uploads(places) / f"{key}.limosa"
+    if not blob.exists():
+        _encode(model, blob, chosen, layers, threads, limits, told)
+    announced = {
+        "version": reference.name, "digest": held.digest, "state": held.state,
+        "base": "" if chosen is None else chosen.state, "nbytes": blob.stat().st_size,
+        "sha256": sha256_of(blob), **_told(words),
+    }  # fmt: skip
+    sent = _send(client, reference.repository, announced, blob, told)
+    nbytes = blob.stat().st_size
+    blob.unlink(missing_ok=True)
+    names = {one["state"]: one["name"] for one in versions}
+    base = "" if chosen is None else names.get(chosen.state, chosen.state)
+    return PushResult(str(reference), held.digest, base, nbytes, sent, raw, False)
+
+
+def _name(client: HubClient, reference: Reference, held: Held, words: Description) -> None:
+    """Give another name to what the hub has: no bytes are needed."""
+    announced = {
+        "version": reference.name, "digest": held.digest, "state": held.state, "base": "",
+        "nbytes": 0, "sha256": hashlib.sha256(b"").hexdigest(), **_told(words),
+    }  # fmt: skip
+    client.begin_upload(reference.repository, announced)
+
+
+def _told(words: Description) -> dict[str, Any]:
+    return {
+        "notes": words.notes, "metrics": dict(words.metrics), "parents": list(words.parents),
+        "tags": list(words.tags),
+    }  # fmt: skip
+
+
+def _versions(client: HubClient, repository: str) -> list[dict[str, Any]]:
+    """What the hub has; nothing if the repository is new."""
+    try:
+        found: list[dict[str, Any]] = client.repository(repository)["versions"]
+        return found
+    except NotFoundError:
+        return []
+
+
+def _choose(
+    model: str | os.PathLike[str],
+    held: Held,
+    versions: Sequence[Mapping[str, Any]],
+    inventory: Inventory,
+    bases: Sequence[str | os.PathLike[str]],
+    threads: int | None,
+    limits: Limits | None,
+) -> Held | None:
+    """The base against which the model takes the fewest bytes by a sample; None: whole."""
+    states = [one["state"] for one in versions]
+    named = [inventory.look(path, limits=limits, threads=threads) for path in bases]
+    for one in named:
+        if one.state not in states:
+            raise ConfigError(
+                "the hub does not have this base", where=one.path, remedy="push it first"
+            )
+    here = inventory.of_states(set(states))
+    # The newest ones: models of one line are nearest to the last.
+    newest = [here[state] for state in dict.fromkeys(reversed(states)) if state in here]
+    candidates = list({one.state: one for one in [*named, *newest[:_NEWEST]]}.values())
+    if not candidates:
+        return None
+    with read(model, limits=limits) as bundle:
+        opened = [open_base(one.path, limits=limits, threads=threads) for one in candidates]
+        choice = choose_base(bundle, opened, threads=threads)
+    if choice.sampled[choice.number] >= choice.intra:
+        return None
+    return candidates[choice.number]
+
+
+def _encode(
+    model: str | os.PathLike[str],
+    blob: Path,
+    base: Held | None,
+    layers: Sequence[Quality],
+    threads: int | None,
+    limits: Limits | None,
+    told: Progress,
+) -> None:
+    with read(model, limits=limits) as bundle:
+        told.stage("encoding", bundle.nbytes * max(1, len(layers)))
+    path = None if base is None else base.path
+    if layers:
+        local.compress_layers(
+            model, blob, layers, base=path, threads=threads, limits=limits, progress=told.advance
+        )
+    else:
+        local.compress(
+            model, blob, base=path, threads=threads, limits=limits, progress=told.advance
+        )
+
+
+def _send(
+    client: HubClient,
+    repository: str,
+    announced: Mapping[str, Any],
+    blob: Path,
+    told: Progress,
+) -> int:
+    upload = client.begin_upload(repository, announced)
+    if upload["state"] == "done":
+        return 0
+    told.stage("sending", announced["nbytes"])
+    sent = client.send(repository, upload["id"], blob, told.advance)
+    told.stage("the hub verifies", 0)
+    client.complete(repository, upload["id"])
+    return sent
+
+
+def _uploads(places: Places) -> Path:
+    folder = places.make_cache() / "uploads"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -1,0 +1,74 @@
+"""Blobs one after the other: what a receiver holds, made what it wants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from limosa.codec.base import Base
+from limosa.codec.decoder import Reader
+from limosa.codec.inputs import Input
+from limosa.codec.opening import Model, open_model
+from limosa.errors import ChecksumError
+from limosa.exchange.forms import form_of
+from limosa.hub.digest import version_digest
+from limosa.limits import Limits
+from limosa.tensors import Tensor
+
+#: A blob, and how many of its layers count; None: all.
+Hop = tuple[Input, int | None]
+
+
+def open_route(
+    start: Base | None,
+    hops: Sequence[Hop],
+    *,
+    limits: Limits | None = None,
+    threads: int | None = None,
+) -> Model:
+    """What the last blob decodes to; the blobs before it are decoded as it needs them.
+
+    Args:
+        start: what the receiver holds.
+        hops: blobs in order, one or more.
+        limits: what each may ask for.
+        threads: to decode with.
+
+    Raises:
+        FormatError: a blob is damaged.
+        BaseMismatchError: a blob does not follow on the one before.
+    """
+    base = start
+    for place, (blob, layers) in enumerate(hops):
+        last = place == len(hops) - 1
+        model = open_model(blob, layers, base=base, limits=limits, threads=threads, verify=last)
+        if last:
+            return model
+        base = as_base(model)
+    raise ValueError("a route of no blobs")
+
+
+def as_base(model: Model) -> Base:
+    """What a blob decodes to, as the base of the next one."""
+    if isinstance(model, Reader):
+        return model.as_base()
+    specs = {spec.name: spec for spec in model.specs}
+
+    def get(name: str) -> Tensor | None:
+        spec = specs.get(name)
+        return None if spec is None else Tensor(spec.dtype, spec.shape, model.get(name))
+
+    return Base(get, model.digest, specs=specs, sources=model.sources)
+
+
+def check_promise(model: Model, digest: str) -> None:
+    """Compare what a blob promises to give with what is wanted; decoding then keeps the promise.
+
+    Raises:
+        ChecksumError: it is another version.
+    """
+    promised = version_digest(model.digest.hex(), form_of(model.sources))
+    if promised != digest:
+        raise ChecksumError(
+            "the blobs lead to another version", found=promised, allowed=digest,
+            remedy="fetch them again; if it stays so, tell the hub's operator",
+        )  # fmt: skip
