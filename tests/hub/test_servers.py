@@ -36,7 +36,7 @@ def test_each_test_has_a_database_of_its_own(postgres_database: str, again: int)
 def test_a_stopped_database_can_be_told():
     programs = servers.postgres_programs()
     if programs is None:
-        servers.missing("PostgreSQL", "postgresql")
+        servers.missing("PostgreSQL", "apt-get install postgresql")
     cluster = servers.Postgres(programs)
     cluster.start()
     url = cluster.url()
@@ -87,6 +87,8 @@ def test_the_browser_shows_a_page(page, hello_url: str):
 @pytest.mark.parametrize(("ci", "outcome"), [("", "Skipped"), ("true", "Failed")])
 def test_missing_software_fails_in_ci(monkeypatch: pytest.MonkeyPatch, ci: str, outcome: str):
     monkeypatch.setenv("CI", ci)
-    with pytest.raises(BaseException, match="apt-get install nothing") as caught:
-        servers.missing("Nothing", "nothing")
+    with pytest.raises(
+        BaseException, match="Nothing is missing; run: apt-get install nothing"
+    ) as caught:
+        servers.missing("Nothing", "apt-get install nothing")
     assert caught.type.__name__ == outcome

@@ -4,6 +4,7 @@
 skipped, and says what to install; in CI (`CI` is set) it fails.
 """
 
+import importlib.util
 import itertools
 import os
 import pwd
@@ -33,9 +34,9 @@ server.stop()
 """
 
 
-def missing(what: str, packages: str) -> None:
+def missing(what: str, remedy: str) -> None:
     """Skip the test, or fail it in CI, which has to have everything."""
-    text = f"{what} is missing (on Debian or Ubuntu: apt-get install {packages})"
+    text = f"{what} is missing; run: {remedy}"
     if os.environ.get("CI"):
         pytest.fail(text)
     pytest.skip(text)
@@ -128,7 +129,7 @@ def postgres() -> Iterator[Postgres]:
     """The cluster of this session; stop and start it to see what a hub does without."""
     programs = postgres_programs()
     if programs is None:
-        missing("PostgreSQL", "postgresql")
+        missing("PostgreSQL", "apt-get install postgresql")
     cluster = Postgres(programs)
     try:
         cluster.start()
@@ -152,16 +153,19 @@ def postgres_database(postgres: Postgres) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def s3_url() -> Iterator[str]:
+def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address, http://127.0.0.1:PORT, of an S3 in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _MOTO],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+    if importlib.util.find_spec("moto") is None:
+        missing("moto", 'pip install ".[test]"')
+    path = tmp_path_factory.mktemp("s3") / "log"
+    with path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        )
     try:
-        port = process.stdout.readline().strip()
+        port = process.stdout.readline().decode().strip()
         if not port:
-            missing("moto's server", 'python3-pip, then: pip install ".[test]"')
+            raise RuntimeError(f"moto does not start:\n{path.read_text(errors='replace')[-2000:]}")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
@@ -192,7 +196,7 @@ def chromium() -> str:
     """The path of Debian's chromium."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
-        missing("Chromium", "chromium")
+        missing("Chromium", "apt-get install chromium")
     return found
 
 

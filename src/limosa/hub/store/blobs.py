@@ -223,8 +223,7 @@ class BlobStore:
         with self._answering(prefix):
             for batch in obstore.list(self._store, prefix, chunk_size=1000):
                 for one in batch:
-                    if not _UNFINISHED.fullmatch(one["path"]):
-                        yield one["path"], one["size"], one["last_modified"]
+                    yield one["path"], one["size"], one["last_modified"]
 
     def sweep(self, before: datetime) -> int:
         """Remove what writers that died left behind, where the store is a folder.
