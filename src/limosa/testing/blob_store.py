@@ -129,11 +129,12 @@ class BlobStoreSuite:
         now = datetime.now(timezone.utc)
         assert all(abs(now - modified) < timedelta(minutes=10) for _, _, modified in found)
         assert list(store.list("uploads/none/")) == []
+        assert len(list(store.list(""))) == len(wanted) + 3
 
     def test_keys_stay_inside(self, open_store: Opener) -> None:
         """No key reaches out of the store, or names a file that is being written."""
         store = open_store()
-        for key in ("../x", "/etc/passwd", "a//b", "blobs/../../x", "blobs/x#1", ".x", ""):
+        for key in ("../x", "/etc/passwd", "a//b", "blobs/../../x", "blobs/x#1", ".x", "a/", ""):
             assert isinstance(_raised(partial(store.put_bytes, key, b"x")), ConfigError), key
             assert isinstance(_raised(partial(store.local_path, key)), ConfigError), key
 

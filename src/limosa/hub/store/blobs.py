@@ -28,7 +28,7 @@ _PIECE = 2**20
 # Larger files go to S3 in parts, which may be sent again one by one; so many are in memory at once.
 _PART = 16 * 2**20
 _PARTS_AT_ONCE = 4
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*/?")
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 # What a file is called while it is being written; what is killed then leaves it behind.
 _UNFINISHED = re.compile(r".+#[0-9]+")
 # A blob may take hours to a slow receiver: what is limited is a silence, not the whole answer.
@@ -216,11 +216,11 @@ class BlobStore:
             return
 
     def list(self, prefix: str) -> Iterator[tuple[str, int, datetime]]:
-        """Key, bytes and time of all whose keys begin so; *prefix* ends in "/".
+        """Key, bytes and time of all whose keys begin so; *prefix* ends in "/", or is "" for all.
 
         What is still being written, and what was left behind by a writer that died, is not there.
         """
-        with self._answering(prefix):
+        with self._answering(prefix.rstrip("/") or "all"):
             for batch in obstore.list(self._store, prefix, chunk_size=1000):
                 for one in batch:
                     yield one["path"], one["size"], one["last_modified"]
