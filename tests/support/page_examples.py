@@ -1,4 +1,4 @@
-"""Pages of a hub as it might be: a detector with the history of the first paper's figure 3, devices, tokens."""
+"""Pages of a hub as it might be: the history of the first paper's figure 3, devices, tokens."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ DAY = 86_400.0
 MIB = 1 << 20
 PAGE = Page("ada", "c5rf", NOW, sees_devices=True, sees_tokens=True)
 REPOSITORY = "vision/detector"
+NOTHING_ASKED = Asked()
 
 
 def digest(name: str) -> str:
@@ -64,7 +65,7 @@ def copy(of: str, quality: str, snr: float) -> GraphNode:
     )
 
 
-#: v1 to v3 as in figure 3; v3 is also sent as a lossy copy, which v4 starts from; a branch for night.
+#: v1 to v3 as in figure 3; v3 has lossy copies, from one of which v4 starts, too.
 HISTORY = Graph(
     (
         node("v1"),
@@ -200,7 +201,9 @@ def repositories_view() -> RepositoriesView:
             "speech/wake-word", "Says whether somebody said the word; 40 kB at the edge", 31,
             5_120_331, NOW - 12 * DAY, "2026-09-09",
         ),
-        RepositoryRow("text/minilm-l6", "Sentences to 384 numbers", 2, 131_204_221, NOW - 90 * DAY, "v2"),
+        RepositoryRow(
+            "text/minilm-l6", "Sentences to 384 numbers", 2, 131_204_221, NOW - 90 * DAY, "v2"
+        ),
         RepositoryRow("text/empty", "Made for later", 0, 0, NOW - 200 * DAY),
     ]  # fmt: skip
     return RepositoriesView(PAGE, rows, saved())
@@ -213,7 +216,7 @@ def repository_view() -> RepositoryView:
     )  # fmt: skip
 
 
-def version_view(asked: Asked = Asked()) -> VersionView:
+def version_view(asked: Asked = NOTHING_ASKED) -> VersionView:
     ways = [
         Way(state("v3"), "v3", 2_094_771),
         Way(state("v3 size=5%"), "lossy copy", 1_204_993, "made"),

@@ -55,14 +55,24 @@ def place_columns(items: Sequence[Item], wires: Sequence[Wire]) -> list[list[Ite
             one.near[1].append(other)
             other.near[0].append(one)
     _order(columns)
+    trunk = _trunk(columns)
     for _ in range(2):
-        for column in columns:
-            _level(column, side=0)
+        for column, item in zip(columns, trunk, strict=True):
+            _level(column, item)
     highest = min((item.y for column in columns for item in column), default=0.0)
     for column in columns:
         for item in column:
             item.y += 14 - highest
     return columns
+
+
+def _trunk(columns: Sequence[Sequence[Item]]) -> list[Item]:
+    """Of each column the item that most of history is still before; they stand level."""
+    ahead: dict[int, int] = {}
+    for column in reversed(columns):
+        for item in column:
+            ahead[id(item)] = max((ahead[id(other)] + 1 for other in item.near[1]), default=0)
+    return [max(column, key=lambda item: (bool(item.boxes), ahead[id(item)])) for column in columns]
 
 
 def _order(columns: list[list[Item]]) -> None:
@@ -81,25 +91,38 @@ def _order(columns: list[list[Item]]) -> None:
                 place[id(item)] = float(i)
 
 
-def _level(column: list[Item], side: int) -> None:
-    """Put each item level with its neighbours, as far as the order and its height allow.
+def _level(column: list[Item], trunk: Item) -> None:
+    """Put *trunk* at 0 and the others level with their neighbours, as far as their order allows.
 
     Pools those that would overlap and moves them together, which is the least sum of squares
     (R. Barlow et al., "Statistical inference under order restrictions", 1972).
     """
-    pools: list[list[float]] = []
     offsets = [0.0]
     for item, below in pairwise(column):
         offsets.append(offsets[-1] + item.height + _gap(item, below))
-    for item, offset in zip(column, offsets, strict=True):
-        level = _mean([other.y + other.anchor for other in item.near[side]], item.anchor + offset)
-        pools.append([level - item.anchor - offset, 1.0])
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (one, many), (two, more) = pools.pop(-2), pools.pop()
-            pools.append([(one * many + two * more) / (many + more), many + more])
-    tops = [top for top, many in pools for _ in range(int(many))]
+    wishes = [
+        _mean([other.y + other.anchor for other in item.near[0]], item.y + item.anchor)
+        - item.anchor
+        - offset
+        for item, offset in zip(column, offsets, strict=True)
+    ]
+    place = column.index(trunk)
+    fixed = -trunk.anchor - offsets[place]
+    tops = [min(top, fixed) for top in _pool(wishes[:place])]
+    tops += [fixed, *(max(top, fixed) for top in _pool(wishes[place + 1 :]))]
     for item, offset, top in zip(column, offsets, tops, strict=True):
         item.y = top + offset
+
+
+def _pool(wishes: Sequence[float]) -> list[float]:
+    """The rising numbers nearest to *wishes*."""
+    pools: list[tuple[float, int]] = []
+    for wish in wishes:
+        pools.append((wish, 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (one, many), (two, more) = pools[-2:]
+            pools[-2:] = [((one * many + two * more) / (many + more), many + more)]
+    return [value for value, many in pools for _ in range(many)]
 
 
 def _gap(item: Item, below: Item) -> float:

@@ -118,7 +118,7 @@ def _arrow(x: float, y: float, inward: int) -> str:
 
 
 def _copy_line(original: Box, copy: Box) -> str:
-    x = original.x + 10
+    x = original.x + 16
     d = f"M{coordinate(x)} {coordinate(original.y + original.height)} V{coordinate(copy.middle)}"
     return element("path", d=f"{d} H{coordinate(copy.x)}", class_="copy-of")
 

@@ -15,7 +15,7 @@ from limosa.hub.pages.views import Histogram, TensorRow
 from limosa.hub.pages.words import number, plural
 
 _WIDTH, _HEIGHT = 460.0, 250.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 14.0, 24.0, 40.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 26.0, 24.0, 40.0
 _SMALL = (150.0, 30.0)
 
 
@@ -67,7 +67,8 @@ def figure(row: TensorRow, base: str) -> str:
     if row.histogram is not None and len(shown) == 2:
         panels.append(_panel(shown[1:], _WIDTH, {"difference": "the difference, closer"}))
     return drawing(
-        *panels, width=_WIDTH * len(panels), height=_HEIGHT, key="figure", class_="histogram",
+        *panels, width=_WIDTH * len(panels), height=_HEIGHT, key="figure",
+        class_="histogram" if len(panels) > 1 else "histogram single",
         name=f"Distribution of {row.name}", description=_described(shown),
     )  # fmt: skip
 

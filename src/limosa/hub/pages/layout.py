@@ -15,7 +15,7 @@ from limosa.hub.pages.columns import Item, Wire, place_columns
 from limosa.hub.pages.views import Graph, GraphEdge, GraphNode
 
 BOX = 132.0
-INDENT = 22.0
+INDENT = 28.0
 #: Room for the bytes of a line, before its arrow.
 LABEL = 74.0
 _BEND = 66.0
@@ -64,8 +64,7 @@ class Box:
             y = self.middle - _stack(side) / 2
             for port in sorted(side, key=lambda port: (not port.first, port.pull)):
                 room = _LABELLED if port.labelled else _PLAIN
-                # The words stand above the line.
-                port.y = y + (room - 5 if port.labelled else room / 2)
+                port.y = y + room / 2
                 y += room
 
 

@@ -24,7 +24,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is shown of *total* tensors: *rows*, of *found* that match, and which page of how many."""
+    """What is shown of *total* tensors: *rows* of the *found* that match; which page."""
 
     rows: Sequence[TensorRow]
     found: int

@@ -102,11 +102,11 @@ def count(value: int | None) -> str:
 def plural(value: int, word: str) -> str:
     """A count and what is counted.
 
-    >>> plural(1, "version"), plural(2, "repository")
-    ('1 version', '2 repositories')
+    >>> plural(1, "version"), plural(2, "repository"), plural(2, "day")
+    ('1 version', '2 repositories', '2 days')
     """
     if value != 1:
-        word = word[:-1] + "ies" if word.endswith("y") else word + "s"
+        word = word[:-1] + "ies" if word.endswith("ry") else word + "s"
     return f"{value:,} {word}"
 
 

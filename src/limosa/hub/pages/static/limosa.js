@@ -23,7 +23,7 @@ wear(remembered());
 function themeToggle(button) {
   const say = () => {
     const theme = root.dataset.theme ?? "auto";
-    button.textContent = `Theme: ${theme}`;
+    button.lastElementChild.textContent = theme;
   };
   button.hidden = false;
   say();
