@@ -106,7 +106,7 @@ def plural(value: int, word: str) -> str:
     ('1 version', '2 repositories', '2 days')
     """
     if value != 1:
-        word = word[:-1] + "ies" if word.endswith("ry") else word + "s"
+        word = word[:-1] + "ies" if word.endswith(("ry", "py")) else word + "s"
     return f"{value:,} {word}"
 
 
