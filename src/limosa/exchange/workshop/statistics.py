@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ class TensorStatistics:
     """Of a tensor, and of its difference from the base's.
 
     Attributes:
-        name, dtype, shape: of it.
+        name, dtype, shape, nbytes: of it; the name is "" for all tensors as one.
         mean, std, low, high: of its finite elements; None if it has none, or is of no number.
         zeros: share of elements that are 0.
         edges: ends of the bins, one more than there are bins; both histograms have these.
@@ -36,6 +36,7 @@ class TensorStatistics:
     name: str
     dtype: str
     shape: tuple[int, ...]
+    nbytes: int = 0
     mean: float | None = None
     std: float | None = None
     low: float | None = None
@@ -53,24 +54,43 @@ def tensor_statistics(
 ) -> list[TensorStatistics]:
     """Of every tensor of *held*, one after the other, so that one at a time is in memory.
 
-    Tensors of more than a million elements are judged by a million that are spread evenly.
+    Tensors of more than a million elements are judged by a million that are spread evenly. The
+    last one of the list is of all float tensors as one, judged in the same way.
 
     Args:
         held: the version.
         other: what it is compared with.
         bins: of each histogram.
     """
-    return [_one(held, other, name, spec, bins) for name, spec in held.specs.items()]
+    total = sum(spec.elements for spec in held.specs.values())
+    found, values_of_all, before_of_all = [], [], []
+    for name, spec in held.specs.items():
+        values, before = _pair(held, other, spec)
+        plain = TensorStatistics(name, spec.dtype, tuple(spec.shape), spec.nbytes)
+        found.append(_describe(plain, values, before, bins))
+        if values is not None and "F" in spec.dtype:
+            step = max(1, total // _SAMPLE)
+            values_of_all.append(values[::step])
+            before_of_all.append(values[::step] if before is None else before[::step])
+    nbytes = sum(spec.nbytes for spec in held.specs.values())
+    whole = TensorStatistics("", "", (total,), nbytes)
+    if values_of_all:
+        before = None if other is None else np.concatenate(before_of_all)
+        whole = _describe(whole, np.concatenate(values_of_all), before, bins)
+    return [*found, whole]
 
 
-def _one(
-    held: Base, other: Base | None, name: str, spec: TensorSpec, bins: int
-) -> TensorStatistics:
-    values = _values(held, spec)
+def _pair(held: Base, other: Base | None, spec: TensorSpec) -> tuple[Floats | None, Floats | None]:
+    """The values of a tensor, and those of the other's tensor of the same name and shape."""
     before = None
-    if other is not None and other.specs.get(name) == spec:
+    if other is not None and other.specs.get(spec.name) == spec:
         before = _values(other, spec)
-    plain = TensorStatistics(name, spec.dtype, tuple(spec.shape))
+    return _values(held, spec), before
+
+
+def _describe(
+    plain: TensorStatistics, values: Floats | None, before: Floats | None, bins: int
+) -> TensorStatistics:
     if values is None or not len(values):
         return plain
     finite = values[np.isfinite(values)]
@@ -79,8 +99,8 @@ def _one(
     reach = float(np.quantile(np.abs(finite), _SHARE)) or float(np.abs(finite).max()) or 1.0
     edges = np.linspace(-reach, reach, bins + 1)
     difference = _difference(values, before)
-    return TensorStatistics(
-        name, spec.dtype, tuple(spec.shape),
+    return replace(
+        plain,
         mean=float(finite.mean()), std=float(finite.std()),
         low=float(finite.min()), high=float(finite.max()),
         zeros=float(np.mean(values == 0)),
