@@ -26,9 +26,9 @@ class TensorStatistics:
         name, dtype, shape, nbytes: of it; the name is "" for all tensors as one.
         mean, std, low, high: of its finite elements; None if it has none, or is of no number.
         zeros: share of elements that are 0.
-        edges: ends of the bins, one more than there are bins; both histograms have these.
+        edges: ends of the bins, one more than there are bins.
         counts: elements in each bin; those beyond the ends are in the first and the last.
-        delta_counts: the same of the difference; None without a base's tensor.
+        delta_edges, delta_counts: the same of the difference; None without a base's tensor.
         changed: share of elements that differ from the base's.
         delta_std: of the difference.
     """
@@ -44,6 +44,7 @@ class TensorStatistics:
     zeros: float = 0.0
     edges: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
+    delta_edges: tuple[float, ...] | None = None
     delta_counts: tuple[int, ...] | None = None
     changed: float | None = None
     delta_std: float | None = None
@@ -96,9 +97,8 @@ def _describe(
     finite = values[np.isfinite(values)]
     if not len(finite):
         return plain
-    reach = float(np.quantile(np.abs(finite), _SHARE)) or float(np.abs(finite).max()) or 1.0
-    edges = np.linspace(-reach, reach, bins + 1)
-    difference = _difference(values, before)
+    edges, difference = _edges(finite, bins), _difference(values, before)
+    delta_edges = None if difference is None else _edges(difference, bins)
     return replace(
         plain,
         mean=float(finite.mean()), std=float(finite.std()),
@@ -106,10 +106,20 @@ def _describe(
         zeros=float(np.mean(values == 0)),
         edges=tuple(edges.tolist()),
         counts=_count(finite, edges),
-        delta_counts=None if difference is None else _count(difference, edges),
+        delta_edges=None if delta_edges is None else tuple(delta_edges.tolist()),
+        delta_counts=_count(difference, delta_edges)
+        if difference is not None and delta_edges is not None
+        else None,
         changed=None if before is None else _changed(values, before),
         delta_std=None if difference is None or not len(difference) else float(difference.std()),
     )  # fmt: skip
+
+
+def _edges(values: Floats, bins: int) -> Floats:
+    """Of bins around 0 that hold nearly all of *values*."""
+    sizes = np.abs(values) if len(values) else np.zeros(1)
+    reach = float(np.quantile(sizes, _SHARE)) or float(sizes.max()) or 1.0
+    return np.linspace(-reach, reach, bins + 1)
 
 
 def _values(model: Base, spec: TensorSpec) -> Floats | None:
