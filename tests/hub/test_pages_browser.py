@@ -271,4 +271,4 @@ def test_what_a_drawing_shows_is_told(visit: Open):
     chart = page.get_by_role("img", name="Bytes sent and saved by day")
     expect(chart).to_be_visible()
     graph = page.get_by_role("group", name="Versions of vision/detector")
-    expect(graph).to_have_accessible_description(re.compile("4 versions.*2 lossy copies"))
+    expect(graph).to_have_accessible_description(re.compile("5 versions.*2 lossy copies"))

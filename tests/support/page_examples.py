@@ -312,7 +312,11 @@ def pages() -> dict[str, str]:
         f"{r}/v4?tensor=backbone.blocks.3.1.conv_pw.weight": render.render_version(
             version_view(Asked(tensor="backbone.blocks.3.1.conv_pw.weight"))
         ),
-        f"{r}/many": render.render_version(dataclasses.replace(version_view(), tensors=many)),
+        f"{r}/many": render.render_version(
+            dataclasses.replace(
+                version_view(), tensors=many, version=dataclasses.replace(versions()[0], name="many")
+            )
+        ),
         "/saved": render.render_saved(saved_view()),
         "/devices": render.render_devices(devices_view()),
         "/tokens": render.render_tokens(tokens_view()),
