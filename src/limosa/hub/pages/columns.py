@@ -74,7 +74,10 @@ def _trunk(columns: Sequence[Sequence[Item]]) -> list[Item]:
     for column in reversed(columns):
         for item in column:
             ahead[id(item)] = max((ahead[id(other)] + 1 for other in item.near[1]), default=0)
-    return [max(column, key=lambda item: (bool(item.boxes), ahead[id(item)], item.place)) for column in columns]
+    return [
+        max(column, key=lambda item: (bool(item.boxes), ahead[id(item)], item.place))
+        for column in columns
+    ]
 
 
 def _order(columns: list[list[Item]]) -> None:
