@@ -1,4 +1,4 @@
-"""What the tests of a hub's workshop and store share: small models, a store whose clock they move."""
+"""What tests of a hub's workshop and store share: small models, a store, a clock that they move."""
 
 from __future__ import annotations
 

@@ -156,8 +156,10 @@ def _drop_uploads(store: Store, freed: Freed, dry_run: bool) -> None:
         if not dry_run:
             freed.nbytes += store.drop_parts(upload.id)
             store.uploads.remove(upload)
+    # Listed before it is asked which are known: an upload has its row before it has bytes.
+    parts = list(store.blobs.list("uploads/"))
     known = store.uploads.numbers()
-    for key, size, _ in list(store.blobs.list("uploads/")):
+    for key, size, _ in parts:
         if key.split("/")[1] not in known:
             freed.nbytes += size
             if not dry_run:
