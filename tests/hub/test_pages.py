@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from datetime import date, timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
+from urllib.parse import parse_qsl, urlsplit
 
 import page_examples as examples
 import pytest
@@ -256,6 +257,28 @@ def test_tensors_are_filtered_sorted_and_paged_without_scripts():
     assert "No tensor has" in render.render_version(
         dataclasses.replace(view, asked=Asked("nothing like it"))
     )
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "//e.example",
+        "/\\e.example",
+        "/\t/e.example",
+        "\t//e.example",
+        "e",
+        "",
+        "javascript:alert(1)",
+    ],
+)
+def test_signing_in_leads_nowhere_else(address: str):
+    assert links.onward(address) == "/"
+
+
+def test_what_a_link_asks_is_what_the_page_is_asked():
+    asked = Asked("a b&c", "size", True, 3, "x/é")
+    query = dict(parse_qsl(urlsplit(links.tensors("/r/a/b/v1", asked)).query))
+    assert links.asked(query) == asked
 
 
 def test_a_tensor_without_a_value_is_last_in_both_directions():
