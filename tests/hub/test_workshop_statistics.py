@@ -1,4 +1,4 @@
-"""What a page shows of weights and their differences: figures that are right, whatever is in them."""
+"""What a page shows of weights and their differences is right, whatever is in them."""
 
 from __future__ import annotations
 

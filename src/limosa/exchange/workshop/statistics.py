@@ -93,7 +93,7 @@ def _one(
         counts=_count(finite, edges),
         delta_counts=None if difference is None else _count(difference, edges),
         changed=None if before is None else _changed(values, before),
-        delta_std=None if difference is None or not len(difference) else _scaled(np.std, difference),
+        delta_std=_spread(difference),
     )  # fmt: skip
 
 
@@ -126,6 +126,12 @@ def _difference(values: Floats, before: Floats | None) -> Floats | None:
     with np.errstate(invalid="ignore", over="ignore"):
         found = values - before
     return np.asarray(found[np.isfinite(found)], np.float64)
+
+
+def _spread(difference: Floats | None) -> float | None:
+    if difference is None or not len(difference):
+        return None
+    return _scaled(np.std, difference)
 
 
 def _changed(values: Floats, before: Floats) -> float:
