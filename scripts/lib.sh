@@ -17,6 +17,17 @@ install_packages() {
   apt-get update -qq >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -qqy "$@" >&2
 }
 
+# install_test_servers: the real servers that tests of the hub start. Where installing them is not
+# ours to do those tests skip, each with its reason; in CI they fail.
+install_test_servers() {
+  local wanted=()
+  compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || command -v initdb >/dev/null || wanted+=(postgresql)
+  # Without what it recommends Chromium has no font.
+  command -v chromium >/dev/null || command -v chromium-browser >/dev/null || wanted+=(chromium fonts-liberation)
+  [ ${#wanted[@]} = 0 ] || install_packages --no-install-recommends "${wanted[@]}" ||
+    echo "$0: tests that need ${wanted[*]} will be skipped" >&2
+}
+
 # enter_environment: the active virtual environment, or .venv, made when it is not there.
 enter_environment() {
   [ -n "${VIRTUAL_ENV:-}" ] && return

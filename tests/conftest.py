@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["servers"]
+
 # The test machine has few cores, and a thread pool per library would make timings and digests of
 # trained weights depend on their number. Set before torch or numpy is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

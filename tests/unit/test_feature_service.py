@@ -21,11 +21,11 @@ from feature_service import Camera, Retrieval, Touchy, images, network, serve  #
 from limosa import BaseMismatchError, ConfigError, Step  # noqa: E402
 from limosa.errors import NotFoundError, TransportError  # noqa: E402
 from limosa.exchange.feature_client import FeatureClient  # noqa: E402
-from limosa.hub.rates import Rates  # noqa: E402
 from limosa.exchange.feature_service.naming import find_model, read_tasks  # noqa: E402
 from limosa.exchange.feature_service.service import FeatureService  # noqa: E402
 from limosa.exchange.feature_service.settings import Settings  # noqa: E402
 from limosa.hub.problems import from_problem  # noqa: E402
+from limosa.hub.rates import Rates  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,28 @@ import click
 
 from limosa import __version__
 from limosa.cli.lazy import LazyGroup
-from limosa.errors import BaseMismatchError, ConfigError, LimosaError, MissingExtraError
-
-DONE: Final = 0
-BAD_FILE: Final = 1
-USAGE: Final = 2
-BASE_MISMATCH: Final = 3
-INTERRUPTED: Final = 130
-TERMINATED: Final = 143
+from limosa.cli.statuses import (
+    AUTH,
+    BAD_FILE,
+    BASE_MISMATCH,
+    CONFLICT,
+    DONE,
+    INTERRUPTED,
+    NETWORK,
+    NOT_FOUND,
+    TERMINATED,
+    USAGE,
+)
+from limosa.errors import (
+    AuthError,
+    BaseMismatchError,
+    ConfigError,
+    ConflictError,
+    LimosaError,
+    MissingExtraError,
+    NotFoundError,
+    TransportError,
+)
 
 #: Each is a module of this package with a ``command``. The summaries are here as well as there so
 #: that ``limosa --help`` imports none of them, which would take half its time.
@@ -32,9 +46,33 @@ COMMANDS: Final = {
     "inspect": "Show where the bytes of a file went.",
     "verify": "Check every checksum and digest of a file.",
     "features": "Send what crosses a cut of a model, and compute what is behind it.",
+    "push": "Make a model a version on a hub.",
+    "pull": "Get a version by the fewest bytes from what is here.",
+    "plan": "Show what a pull would fetch.",
+    "ls": "List what a hub has.",
+    "info": "Show what a version is.",
+    "tag": "Move or remove a tag.",
+    "rm": "Forget a version.",
+    "login": "Remember a hub and a token.",
+    "logout": "Forget a token.",
+    "whoami": "Say what the token allows.",
+    "cache": "What this machine holds, and what interrupted work left.",
+    "device": "The receivers that a hub knows by name.",
+    "gc": "Let a hub remove what nobody needs.",
+    "fsck": "See whether a hub has all that it should.",
     "hub": "Run a hub, and look after it.",
     "demo": "Send three versions of a small model, and check what arrives.",
 }
+
+_STATUS: Final[tuple[tuple[type[LimosaError], int], ...]] = (
+    (BaseMismatchError, BASE_MISMATCH),
+    (ConfigError, USAGE),
+    (MissingExtraError, USAGE),
+    (ConflictError, CONFLICT),
+    (AuthError, AUTH),
+    (NotFoundError, NOT_FOUND),
+    (TransportError, NETWORK),
+)
 
 
 @click.group(
@@ -42,7 +80,9 @@ COMMANDS: Final = {
     package="limosa.cli",
     summaries=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit status: 0 done, 1 a bad file, 2 usage, 3 another base is needed, 130 interrupted.",
+    epilog="Exit status: 0 done, 1 a bad file, 2 usage, 3 another base is needed, 4 some of "
+    "several failed, 5 somebody else was faster, 6 not allowed, 7 not found, 8 the network, "
+    "130 interrupted.",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def group() -> None:
@@ -88,11 +128,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def status_of(error: LimosaError) -> int:
     """The exit status for an error."""
-    if isinstance(error, BaseMismatchError):
-        return BASE_MISMATCH
-    if isinstance(error, ConfigError | MissingExtraError):
-        return USAGE
-    return BAD_FILE
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), BAD_FILE)
 
 
 def fail(message: str, status: int) -> int:

@@ -11,6 +11,9 @@ from limosa.cli.lazy import LazyGroup
 #: Each is a module of this package with a ``command``.
 COMMANDS: Final = {
     "serve": "Store versions, and give every receiver the fewest bytes.",
+    "token": "Who may do what.",
+    "prebake": "Make the updates that most devices need.",
+    "cluster": "Find the base that makes a family of models smallest.",
 }
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,23 @@ except ModuleNotFoundError:
     raise MissingExtraError.for_extra("hub", "a store of blobs") from None
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig
+    from obstore.store import ClientConfig, RetryConfig
 
 _PIECE = 2**20
-# Larger files go to S3 in parts, which may be sent again one by one.
+# Larger files go to S3 in parts, which may be sent again one by one; so many are in memory at once.
 _PART = 16 * 2**20
+_PARTS_AT_ONCE = 4
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+# What a file is called while it is being written; what is killed then leaves it behind.
+_UNFINISHED = re.compile(r".+#[0-9]+")
+# A blob may take hours to a slow receiver: what is limited is a silence, not the whole answer.
+_CLIENT: ClientConfig = {
+    "allow_http": True,
+    "connect_timeout": timedelta(seconds=10),
+    "read_timeout": timedelta(seconds=60),
+    "timeout": timedelta(days=1),
+}
+_RETRIES: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
 #: What an address of S3 may say behind its "?", beside the environment's AWS_ variables.
 _OPTIONS = {
     "endpoint",
@@ -33,6 +46,12 @@ _OPTIONS = {
     "access_key_id",
     "secret_access_key",
     "virtual_hosted_style_request",
+}
+#: Secrets by the names that the environment gives them.
+_SECRETS = {
+    "AWS_ACCESS_KEY_ID": "access_key_id",
+    "AWS_SECRET_ACCESS_KEY": "secret_access_key",
+    "AWS_SESSION_TOKEN": "session_token",
 }
 
 
@@ -67,14 +86,15 @@ class BlobStore:
         self._store, self._root, self._signer = store, root, signer
 
     @classmethod
-    def open(cls, url: str) -> BlobStore:
+    def open(cls, url: str, *, secrets: Mapping[str, str] | None = None) -> BlobStore:
         """The store at an address.
 
         Args:
             url: a folder, which is made if it is not there; ``s3://BUCKET/PREFIX`` with
                 ``?endpoint=URL&region=R``, and ``&public=URL`` where receivers reach it by
-                another name; ``memory://``. Credentials for S3 are taken from ``AWS_ACCESS_KEY_ID``
-                and ``AWS_SECRET_ACCESS_KEY``.
+                another name; ``memory://``.
+            secrets: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and ``AWS_SESSION_TOKEN``;
+                what is missing here is taken from the address, then from the environment.
 
         Raises:
             ConfigError: it is no such address.
@@ -86,7 +106,8 @@ class BlobStore:
         if parts.scheme == "memory":
             return cls(MemoryStore())
         if parts.scheme == "s3":
-            return cls._open_s3(parts.netloc, parts.path.strip("/"), dict(parse_qsl(parts.query)))
+            options = dict(parse_qsl(parts.query))
+            return cls._open_s3(parts.netloc, parts.path.strip("/"), options, secrets or {})
         if parts.scheme not in ("", "file"):
             raise ConfigError("no place for blobs", found=url, allowed="a folder, or s3://BUCKET")
         root = Path(unquote(parts.path) if parts.scheme else url).absolute()
@@ -97,7 +118,9 @@ class BlobStore:
         return cls(LocalStore(root), root)
 
     @classmethod
-    def _open_s3(cls, bucket: str, prefix: str, options: dict[str, str]) -> BlobStore:
+    def _open_s3(
+        cls, bucket: str, prefix: str, options: dict[str, str], secrets: Mapping[str, str]
+    ) -> BlobStore:
         public = options.pop("public", None)
         unknown = sorted(set(options) - _OPTIONS)
         if not bucket or unknown:
@@ -105,12 +128,18 @@ class BlobStore:
                 "no address in S3", found=", ".join(unknown) or "no bucket",
                 allowed="s3://BUCKET/PREFIX?" + "&".join(sorted(_OPTIONS | {"public"})),
             )  # fmt: skip
-        settings: dict[str, Any] = {**options, "prefix": prefix or None}
-        plain: ClientConfig = {"allow_http": True, "timeout": timedelta(seconds=60)}
-        store = S3Store(bucket, **settings, client_options=plain)
-        signer = store
-        if public is not None:
-            signer = S3Store(bucket, **{**settings, "endpoint": public}, client_options=plain)
+        given = {ours: secrets[name] for name, ours in _SECRETS.items() if name in secrets}
+        settings: dict[str, Any] = {
+            **options, **given, "prefix": prefix or None,
+            "client_options": _CLIENT, "retry_config": _RETRIES,
+        }  # fmt: skip
+        try:
+            store = S3Store(bucket, **settings)
+            signer = store
+            if public is not None:
+                signer = S3Store(bucket, **{**settings, "endpoint": public})
+        except (exceptions.BaseError, ValueError) as error:
+            raise ConfigError("no address in S3", where=bucket, found=_first(error)) from None
         return cls(store, signer=signer)
 
     def put_file(self, key: str, path: Path) -> None:
@@ -119,9 +148,10 @@ class BlobStore:
         Raises:
             TransportError: there is no room, or the storage does not answer.
         """
+        # A missing *path* is the caller's mistake, and no missing blob.
+        path.stat()
         with self._answering(key):
-            with path.open("rb") as file:
-                obstore.put(self._store, key, file, chunk_size=_PART)
+            obstore.put(self._store, key, path, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE)
             self._settle(key)
 
     def put_bytes(self, key: str, data: bytes) -> None:
@@ -135,12 +165,13 @@ class BlobStore:
             self._settle(key)
 
     def get_range(self, key: str, start: int, end: int) -> bytes:
-        """The bytes from *start* to *end*.
+        """The bytes from *start* to *end*, as a slice gives them: fewer behind the last one.
 
         Raises:
             NotFoundError: there is no such key.
         """
-        if start == end:
+        end = min(end, self._size_of(key))
+        if start >= end:
             return b""
         with self._answering(key):
             return bytes(obstore.get_range(self._store, key, start=start, end=end))
@@ -148,20 +179,25 @@ class BlobStore:
     def stream(
         self, key: str, start: int = 0, end: int | None = None, chunk: int = _PIECE
     ) -> Iterator[bytes]:
-        """The bytes from *start* to *end*, piece by piece.
+        """The bytes from *start* to *end*, in pieces of *chunk* bytes and a last one.
 
         Raises:
             NotFoundError: there is no such key.
         """
-        size = self.size(key) if end is None else end
-        if size is None:
-            raise _missing(key)
+        size = self._size_of(key)
+        size = size if end is None else min(size, end)
         if start >= size:
             return
+        path = self.local_path(key)
         with self._answering(key):
+            if path is not None:
+                # Fifteen times as fast as through obstore, which reads 8 KiB at a time.
+                yield from _pieces(path, start, size, chunk)
+                return
             found = obstore.get(self._store, key, options={"range": (start, size)})
             for piece in found.stream(min_chunk_size=chunk):
-                yield bytes(piece)
+                for at in range(0, len(piece), chunk):
+                    yield bytes(piece[at : at + chunk])
 
     def size(self, key: str) -> int | None:
         """How many bytes lie there; None if there is no such key."""
@@ -180,30 +216,58 @@ class BlobStore:
             return
 
     def list(self, prefix: str) -> Iterator[tuple[str, int, datetime]]:
-        """Key, bytes and time of all whose keys begin so; *prefix* ends in "/"."""
-        with self._answering(prefix):
-            for batch in obstore.list(self._store, prefix):
+        """Key, bytes and time of all whose keys begin so; *prefix* ends in "/", or is "" for all.
+
+        What is still being written, and what was left behind by a writer that died, is not there.
+        """
+        with self._answering(prefix.rstrip("/") or "all"):
+            for batch in obstore.list(self._store, prefix, chunk_size=1000):
                 for one in batch:
-                    # A file that is still being written has "#" in its name.
-                    if "#" not in one["path"]:
-                        yield one["path"], one["size"], one["last_modified"]
+                    yield one["path"], one["size"], one["last_modified"]
+
+    def sweep(self, before: datetime) -> int:
+        """Remove what writers that died left behind, where the store is a folder.
+
+        Args:
+            before: only what was last written before; aware of its zone. A writer that still lives
+                may be slow: leave it hours.
+
+        Returns:
+            Bytes freed. S3 does this itself, by a lifecycle rule for incomplete uploads.
+        """
+        freed = 0
+        if self._root is None:
+            return freed
+        for path in self._root.rglob("*#*"):
+            with suppress(OSError):
+                status = path.stat()
+                old = status.st_mtime < before.timestamp()
+                if old and path.is_file() and _UNFINISHED.fullmatch(path.name):
+                    path.unlink()
+                    freed += status.st_size
+        return freed
 
     def fetch(self, key: str, path: Path) -> None:
-        """Write what lies there to *path*.
+        """Write what lies there to *path*, which appears whole or not at all.
 
         Raises:
             NotFoundError: there is no such key.
             TransportError: there is no room for it.
         """
+        beside = path.with_name(f"{path.name}.part-{os.getpid()}-{os.urandom(4).hex()}")
         try:
-            with path.open("wb") as file:
+            with beside.open("xb") as file:
                 for piece in self.stream(key):
                     file.write(piece)
+            beside.replace(path)
         except OSError as error:
-            raise _no_room(key, error) from error
+            raise _trouble(str(path), error) from error
+        finally:
+            beside.unlink(missing_ok=True)
 
     def local_path(self, key: str) -> Path | None:
         """The file, where the store is a folder."""
+        _check(key)
         return None if self._root is None else self._root / key
 
     def presigned(self, key: str, seconds: int) -> str | None:
@@ -214,19 +278,35 @@ class BlobStore:
             return str(obstore.sign(self._signer, "GET", key, timedelta(seconds=seconds)))
 
     def check(self) -> None:
-        """See whether the storage answers.
+        """See whether the storage answers, and has the folder or bucket.
 
         Raises:
             TransportError: it does not.
         """
-        self.size("blobs/check")
+        try:
+            with self._answering("check"):
+                if self._root is not None:
+                    os.scandir(self._root).close()
+                # Of a bucket that is not there S3 tells only who lists it.
+                next(iter(obstore.list(self._store, "check", chunk_size=1)), None)
+        except NotFoundError:
+            raise TransportError(
+                "the folder or bucket of the blobs is not there",
+                where=None if self._root is None else str(self._root),
+                remedy="make it, or mount it",
+            ) from None
+
+    def _size_of(self, key: str) -> int:
+        with self._answering(key):
+            return int(obstore.head(self._store, key)["size"])
 
     def _settle(self, key: str) -> None:
         """On the disk, not only on its way there: a row in the database will count on it."""
         path = self.local_path(key)
-        if path is None:
+        if path is None or self._root is None:
             return
-        for place in (path, path.parent):
+        folders = [folder for folder in path.parents if folder.is_relative_to(self._root)]
+        for place in (path, *folders):
             number = os.open(place, os.O_RDONLY)
             try:
                 os.fsync(number)
@@ -235,26 +315,54 @@ class BlobStore:
 
     @contextmanager
     def _answering(self, key: str) -> Iterator[None]:
+        _check(key)
         try:
             yield
         except (exceptions.NotFoundError, FileNotFoundError):
             raise _missing(key) from None
-        except OSError as error:
-            raise _no_room(key, error) from error
-        except exceptions.BaseError as error:
-            raise TransportError(
-                "the store of blobs does not answer", where=key, found=str(error)[:300],
-                remedy="see whether it runs and has room, try again",
-            ) from error  # fmt: skip
+        except (OSError, exceptions.BaseError) as error:
+            raise _trouble(key, error) from error
+
+
+def _check(key: str) -> None:
+    """A key stays inside its store, and is none of a file that is being written."""
+    if not _KEY.fullmatch(key):
+        raise ConfigError(
+            "no key of a blob", found=repr(key)[:80],
+            allowed="letters, digits, '.', '_', '-', and '/' between names",
+        )  # fmt: skip
+
+
+def _pieces(path: Path, start: int, end: int, chunk: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < end:
+            piece = file.read(min(chunk, end - start))
+            if not piece:
+                raise OSError(errno.EIO, "the file ends early", str(path))
+            start += len(piece)
+            yield piece
 
 
 def _missing(key: str) -> NotFoundError:
     return NotFoundError("no such blob", where=key, remedy="limosa fsck says what is missing")
 
 
-def _no_room(key: str, error: OSError) -> TransportError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return TransportError(
-        "the disk is full" if full else "cannot read or write", where=key, found=str(error),
-        remedy="free some room, try again",
-    )  # fmt: skip
+def _trouble(key: str, error: Exception) -> TransportError:
+    text = str(error)
+    number = getattr(error, "errno", None)
+    # obstore gives the text of the system's error, not its number.
+    if number in (errno.ENOSPC, errno.EDQUOT) or "StorageFull" in text or "QuotaExceeded" in text:
+        problem, remedy = "the disk is full", "free some room, try again"
+    elif isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
+        problem, remedy = "the store of blobs refuses", "see whether its secrets are right"
+    elif isinstance(error, OSError):
+        problem, remedy = "cannot read or write", "see to the folder and its owner, try again"
+    else:
+        problem, remedy = "the store of blobs does not answer", "see whether it runs, try again"
+    return TransportError(problem, where=key, found=_first(error), remedy=remedy)
+
+
+def _first(error: Exception) -> str:
+    # Behind the first paragraph follows a dump of the error's parts, over dozens of lines.
+    return str(error).split("\n\n")[0][:300]

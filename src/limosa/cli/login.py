@@ -1,0 +1,38 @@
+"""``limosa login``: remember a hub and a token."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from limosa.cli import remote
+
+
+@click.command("login")
+@click.argument("url")
+@click.option("--token", metavar="TOKEN", help="Else it is asked for, or read from a pipe.")
+def command(url: str, token: str | None) -> None:
+    """Remember the hub at URL and a token for it, which is checked first.
+
+    The file can be read by this user only, and a token is shown to its own hub only.
+
+    \b
+    limosa login https://hub.example
+    limosa login https://hub.example < token.txt
+    """
+    from limosa.hub.client import HubClient
+    from limosa.hub.settings import check_url
+
+    hub = check_url(url)
+    if token is None:
+        token = (
+            click.prompt("Token", hide_input=True, err=True)
+            if sys.stdin.isatty()
+            else sys.stdin.readline()
+        )
+    token = token.strip()
+    with HubClient(hub, token) as client:
+        found = client.whoami()
+    path = remote.places().login(hub, token)
+    click.echo(f"{found['name']} at {hub}: {', '.join(found['scopes'])} (kept in {path})")

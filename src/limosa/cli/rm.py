@@ -1,0 +1,23 @@
+"""``limosa rm``: forget a version."""
+
+from __future__ import annotations
+
+import click
+
+from limosa.cli import remote
+
+
+@click.command("rm")
+@click.argument("reference", metavar="OWNER/NAME:VERSION")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@remote.hub_options
+def command(reference: str, yes: bool, hub: str | None, token: str | None) -> None:
+    """Forget a version. What other versions are coded against stays until gc finds otherwise."""
+    named = remote.reference_of(reference)
+    if not named.name:
+        raise click.UsageError("Name the version: OWNER/NAME:VERSION.")
+    if not yes:
+        click.confirm(f"Forget {named}?", abort=True, err=True)
+    with remote.open_client(hub, token) as client:
+        client.remove_version(named.repository, named.name)
+    click.echo(f"{named} is gone")
