@@ -167,7 +167,7 @@ def show(legs: list[Leg]) -> None:
     table = Table(title="Bytes sent", title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
     for heading in ("leg", "what"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("file", "gzip", "lzma", "whole", "sent", "arrived"):
+    for heading in ("file", "gzip", "lzma", "whole", "sent", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     for leg in legs:
         sizes = (leg.raw, leg.gzip, leg.lzma, leg.whole, leg.travelled)
@@ -178,8 +178,8 @@ def show(legs: list[Leg]) -> None:
     Console().print(table)
     last = legs[-1]
     click.echo(
-        "file, gzip, lzma: the file itself. whole: limosa without a base. sent: the blobs that\n"
-        f"travelled. The receiver held V1 and got {last.what}: "
+        "file, gzip, lzma: of the file itself. whole: limosa without a base. sent: the\n"
+        f"blobs that travelled. The receiver held V1 and got {last.what}: "
         f"{last.travelled / last.raw:.1%} of the file."
     )
     if all(leg.exact for leg in legs):
