@@ -110,6 +110,9 @@ def command(
     named = [remote.reference_of(text) for text in references]
     if len(named) > 1 and (follow or tensors):
         raise click.UsageError("--follow and --tensor take one version.")
+    if remote.places().offline and not (dry_run or tensors or follow or quality or layers):
+        _pull_offline(named, output, as_json)
+        return
     with remote.open_client(hub, token) as client:
         if dry_run:
             for one in named:
@@ -126,6 +129,14 @@ def command(
         failed = _pull_all(client, named, output, pull_one, as_json)
     if failed:
         context.exit(PARTIAL)
+
+
+def _pull_offline(named: list[Reference], output: Path | None, as_json: bool) -> None:
+    from limosa.exchange.install import pull_offline
+
+    if len(named) != 1 or output is None:
+        raise click.UsageError("Offline, name one version, and its place with -o.")
+    _show(pull_offline(named[0], output, places=remote.places()), as_json)
 
 
 PullOne = Callable[["Reference", Path], "PullResult"]

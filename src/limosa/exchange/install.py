@@ -117,6 +117,29 @@ def pull(
         return puller.run()
 
 
+def pull_offline(
+    reference: Reference, output: str | os.PathLike[str], *, places: Places
+) -> PullResult:
+    """Make *output* a version that this machine holds, without asking anybody.
+
+    A tag may have moved since; only versions by name, and digests, are sure.
+
+    Raises:
+        TransportError: the version is not here.
+    """
+    place = Path(os.path.abspath(output))
+    for one in Inventory(places.make_cache()).all():
+        if str(reference) == one.reference or reference.digest == one.digest:
+            with _alone(places, place):
+                copy_into(place, Path(one.path))
+            Inventory(places.cache).look(place, reference=one.reference)
+            return PullResult(str(place), str(reference), one.digest, one.state, 0, 0, None, 0)
+    raise TransportError(
+        "offline, and no copy of it is here", where=str(reference),
+        remedy="unset LIMOSA_OFFLINE; limosa cache ls shows what is here",
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Puller:
     client: HubClient
