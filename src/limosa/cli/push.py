@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     "tags",
     multiple=True,
     metavar="TAG",
-    help="Move this tag to the new version. Repeatable.  [default: latest]",
+    help="Move this tag to the new version, beside latest. Repeatable.",
 )
-@click.option("--no-tag", is_flag=True, help="Move no tag, not even latest.")
+@click.option("--no-latest", is_flag=True, help="Leave latest where it is.")
 @remote.hub_options
 @options.threads_option
 @options.limits_option
@@ -56,7 +56,7 @@ def command(
     metrics: tuple[str, ...],
     parents: tuple[str, ...],
     tags: tuple[str, ...],
-    no_tag: bool,
+    no_latest: bool,
     hub: str | None,
     token: str | None,
     threads: int | None,
@@ -75,9 +75,7 @@ def command(
     """
     from limosa.exchange.publish import Description, push
 
-    if no_tag and tags:
-        raise click.UsageError("--tag and --no-tag exclude each other.")
-    moved = () if no_tag else tags or ("latest",)
+    moved = tags if no_latest else tuple(dict.fromkeys((*tags, "latest")))
     named = remote.reference_of(reference)
     description = Description(notes, _metrics(metrics), parents, moved)
     with remote.open_client(hub, token) as client, remote.stages(as_json) as progress:

@@ -98,7 +98,8 @@ class Shop:
         known = self.store.graph.known(repository, [target])
         if not any(node.digest == target for node in known):
             raise NotFoundError("no such version", where=repository, found=target)
-        if base != NOTHING and not self.store.graph.known(repository, [base]):
+        bases = self.store.graph.known(repository, [base])
+        if base != NOTHING and not any(node.state == base for node in bases):
             raise NotFoundError("no such base", where=repository, found=base)
         key = (repository, base, target)
 

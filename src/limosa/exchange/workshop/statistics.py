@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,9 @@ _BINS = 48
 # Wider than nearly all weights, so that a few far ones do not flatten all others.
 _SHARE = 0.9995
 _SAMPLE = 2**20
+_RUN = 2**12
+# Bins narrower than this would be of no width; squares of larger numbers overflow.
+_LEAST_REACH, _LARGE = 1e-150, 1e150
 
 Floats = NDArray[np.float64]
 
@@ -23,12 +28,12 @@ class TensorStatistics:
     """Of a tensor, and of its difference from the base's.
 
     Attributes:
-        name, dtype, shape: of it.
+        name, dtype, shape, nbytes: of it; the name is "" for all tensors as one.
         mean, std, low, high: of its finite elements; None if it has none, or is of no number.
         zeros: share of elements that are 0.
-        edges: ends of the bins, one more than there are bins; both histograms have these.
+        edges: ends of the bins, one more than there are bins.
         counts: elements in each bin; those beyond the ends are in the first and the last.
-        delta_counts: the same of the difference; None without a base's tensor.
+        delta_edges, delta_counts: the same of the difference; None without a base's tensor.
         changed: share of elements that differ from the base's.
         delta_std: of the difference.
     """
@@ -36,6 +41,7 @@ class TensorStatistics:
     name: str
     dtype: str
     shape: tuple[int, ...]
+    nbytes: int = 0
     mean: float | None = None
     std: float | None = None
     low: float | None = None
@@ -43,6 +49,7 @@ class TensorStatistics:
     zeros: float = 0.0
     edges: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
+    delta_edges: tuple[float, ...] | None = None
     delta_counts: tuple[int, ...] | None = None
     changed: float | None = None
     delta_std: float | None = None
@@ -53,43 +60,73 @@ def tensor_statistics(
 ) -> list[TensorStatistics]:
     """Of every tensor of *held*, one after the other, so that one at a time is in memory.
 
-    Tensors of more than a million elements are judged by a million that are spread evenly.
+    Tensors of more than a million elements are judged by a million, in runs that are spread evenly.
+    The last one of the list is of all float tensors as one, judged in the same way.
 
     Args:
         held: the version.
         other: what it is compared with.
         bins: of each histogram.
     """
-    return [_one(held, other, name, spec, bins) for name, spec in held.specs.items()]
+    total = sum(spec.elements for spec in held.specs.values())
+    found, values_of_all, before_of_all = [], [], []
+    for name, spec in held.specs.items():
+        values, before = _pair(held, other, spec)
+        plain = TensorStatistics(name, spec.dtype, tuple(spec.shape), spec.nbytes)
+        found.append(_describe(plain, values, before, bins))
+        if values is not None and "F" in spec.dtype:
+            step = max(1, total // _SAMPLE)
+            values_of_all.append(values[::step])
+            before_of_all.append(values[::step] if before is None else before[::step])
+    nbytes = sum(spec.nbytes for spec in held.specs.values())
+    whole = TensorStatistics("", "", (total,), nbytes)
+    if values_of_all:
+        before = None if other is None else np.concatenate(before_of_all)
+        whole = _describe(whole, np.concatenate(values_of_all), before, bins)
+    return [*found, whole]
 
 
-def _one(
-    held: Base, other: Base | None, name: str, spec: TensorSpec, bins: int
-) -> TensorStatistics:
-    values = _values(held, spec)
+def _pair(held: Base, other: Base | None, spec: TensorSpec) -> tuple[Floats | None, Floats | None]:
+    """The values of a tensor, and those of the other's tensor of the same name and shape."""
     before = None
-    if other is not None and other.specs.get(name) == spec:
+    if other is not None and other.specs.get(spec.name) == spec:
         before = _values(other, spec)
-    plain = TensorStatistics(name, spec.dtype, tuple(spec.shape))
+    return _values(held, spec), before
+
+
+def _describe(
+    plain: TensorStatistics, values: Floats | None, before: Floats | None, bins: int
+) -> TensorStatistics:
     if values is None or not len(values):
         return plain
     finite = values[np.isfinite(values)]
     if not len(finite):
         return plain
-    reach = float(np.quantile(np.abs(finite), _SHARE)) or float(np.abs(finite).max()) or 1.0
-    edges = np.linspace(-reach, reach, bins + 1)
-    difference = _difference(values, before)
-    return TensorStatistics(
-        name, spec.dtype, tuple(spec.shape),
-        mean=float(finite.mean()), std=float(finite.std()),
+    edges, difference = _edges(finite, bins), _difference(values, before)
+    delta_edges = None if difference is None else _edges(difference, bins)
+    return replace(
+        plain,
+        mean=_scaled(np.mean, finite), std=_scaled(np.std, finite),
         low=float(finite.min()), high=float(finite.max()),
         zeros=float(np.mean(values == 0)),
         edges=tuple(edges.tolist()),
         counts=_count(finite, edges),
-        delta_counts=None if difference is None else _count(difference, edges),
+        delta_edges=None if delta_edges is None else tuple(delta_edges.tolist()),
+        delta_counts=_count(difference, delta_edges)
+        if difference is not None and delta_edges is not None
+        else None,
         changed=None if before is None else _changed(values, before),
-        delta_std=None if difference is None or not len(difference) else float(difference.std()),
+        delta_std=None
+        if difference is None or not len(difference)
+        else _scaled(np.std, difference),
     )  # fmt: skip
+
+
+def _edges(values: Floats, bins: int) -> Floats:
+    """Of bins around 0 that hold nearly all of *values*."""
+    sizes = np.abs(values) if len(values) else np.zeros(1)
+    reach = float(np.quantile(sizes, _SHARE)) or float(sizes.max()) or 1.0
+    return np.linspace(-1, 1, bins + 1) * max(reach, _LEAST_REACH)
 
 
 def _values(model: Base, spec: TensorSpec) -> Floats | None:
@@ -99,9 +136,20 @@ def _values(model: Base, spec: TensorSpec) -> Floats | None:
     array = Tensor(spec.dtype, spec.shape, data).numpy().ravel()
     if array.dtype.kind in "cSU":
         return None
-    step = max(1, len(array) // _SAMPLE)
+    if len(array) > _SAMPLE:
+        # In runs: every nth element could always be of the same columns.
+        starts = np.linspace(0, len(array) - _RUN, _SAMPLE // _RUN).astype(np.int64)
+        array = array[(starts[:, None] + np.arange(_RUN)).ravel()]
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(array[::step], np.float64)
+        return np.asarray(array, np.float64)
+
+
+def _scaled(measure: Callable[[Floats], Any], values: Floats) -> float:
+    """A mean or deviation that no square overflows."""
+    peak = float(np.abs(values).max())
+    if _LEAST_REACH < peak < _LARGE:
+        return float(measure(values))
+    return float(measure(values / peak)) * peak if peak else 0.0
 
 
 def _difference(values: Floats, before: Floats | None) -> Floats | None:

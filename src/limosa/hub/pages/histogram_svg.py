@@ -14,8 +14,8 @@ from limosa.hub.pages.svg import coordinate, drawing, element, text
 from limosa.hub.pages.views import Histogram, TensorRow
 from limosa.hub.pages.words import number, plural
 
-_WIDTH, _HEIGHT = 460.0, 250.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 26.0, 24.0, 40.0
+_WIDTH, _HEIGHT = 600.0, 270.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 26.0, 24.0, 40.0
 _SMALL = (150.0, 30.0)
 
 
@@ -137,13 +137,14 @@ def _panel(shown: Sequence[tuple[str, Histogram]], left: float, legends: dict[st
         [histogram for _, histogram in shown],
         left + _LEFT, _TOP, _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM,
     )  # fmt: skip
-    parts = [*_grid(frame)]
+    right = frame.x + frame.width
+    parts = [*_grid(frame), text("density", x=right, y=16, class_="axis end")]
     parts += [_curve(histogram, frame, name) for name, histogram in shown]
     x = frame.x
     for name, _ in shown:
         parts.append(element("rect", x=x, y=7, width=10, height=10, class_=f"key {name}"))
         parts.append(text(legends[name], x=x + 15, y=16, class_="legend"))
-        x += 26 + 6.6 * len(legends[name])
+        x += 26 + 7 * len(legends[name])
     parts.append(text("value", x=frame.x + frame.width / 2, y=_HEIGHT - 6, class_="axis centre"))
     return element("g", *parts)
 

@@ -1,4 +1,22 @@
-"""Where the pages are."""
+"""Where the pages are.
+
+===================================  ==============================================================
+``GET /``                            repositories
+``GET /r/OWNER/NAME``                a repository
+``GET /r/OWNER/NAME/REF``            a version, a tag or ``@DIGEST``; ``q``, ``sort``, ``order``,
+                                     ``page``, ``tensor`` are :class:`~limosa.hub.pages.views.Asked`
+``GET /saved /devices /tokens``      what they say
+``GET /login``                       the form; ``next`` is where to go then
+``POST /login``                      ``csrf``, ``token``, ``next`` (a form also sends ``username``)
+``POST /logout``                     ``csrf``
+``POST /tokens``                     ``csrf``, ``name``, ``scopes`` (one a line), ``days`` or ""
+``POST /tokens/ID/revoke``           ``csrf``
+``GET /static/NAME``                 :func:`~limosa.hub.pages.render.static_files`, for ever: the
+                                     query changes with the bytes
+===================================  ==============================================================
+
+``next`` comes from the address: only a path of this hub may be followed.
+"""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ SERIES = (
     ("by-updates", "saved by updates"),
     ("by-coding", "saved by coding"),
 )
-_WIDTH, _HEIGHT = 920.0, 240.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 66.0, 8.0, 12.0, 26.0
+_WIDTH, _HEIGHT = 1200.0, 260.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70.0, 8.0, 12.0, 28.0
 # A year; older days would be narrower than a pixel.
 _DAYS = 366
 
@@ -137,7 +137,7 @@ def _levels(top: int, step: int) -> list[str]:
 
 
 def _dates(days: Sequence[date], width: float) -> list[str]:
-    every = max(1, -(-len(days) // 8))
+    every = max(1, -(-len(days) // 12))
     return [
         text(
             day(when),

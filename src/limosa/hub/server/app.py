@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from limosa import __version__
 from limosa.errors import ConfigError, LimitError, LimosaError, NotFoundError
 from limosa.hub.problems import PROBLEM, BusyError, UnavailableError, status_of, to_problem
-from limosa.hub.server import admin, blobs, pushing, reading
+from limosa.hub.server import admin, blobs, pages, pushing, reading
 from limosa.hub.server.context import Hub
 
 log = logging.getLogger("limosa.hub")
@@ -46,10 +46,11 @@ def make_app(hub: Hub) -> FastAPI:
 
     app = FastAPI(
         title="limosa hub", version=__version__, lifespan=lifespan, responses=_PROBLEMS,
-        redoc_url=None,
+        # Their pages take their scripts from elsewhere.
+        docs_url=None, redoc_url=None,
     )  # fmt: skip
     app.state.hub = hub
-    for router in (reading.router, blobs.router, pushing.router, admin.router):
+    for router in (reading.router, blobs.router, pushing.router, admin.router, pages.router):
         app.include_router(router)
     _add_health(app, hub)
     _add_problems(app)
@@ -80,29 +81,36 @@ def _add_health(app: FastAPI, hub: Hub) -> None:
 def _add_problems(app: FastAPI) -> None:
     @app.exception_handler(LimosaError)
     async def known(request: Request, error: LimosaError) -> Response:
-        return problem(error)
+        return told(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(map(str, first.get("loc", ())))[:200]
         found = repr(first.get("input"))[:100]
-        return problem(ConfigError(str(first.get("msg")), where=where, found=found))
+        return told(request, ConfigError(str(first.get("msg")), where=where, found=found))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
-            return problem(NotFoundError("no such address", where=request.url.path[:200]))
-        told = {"type": "LimosaError", "title": str(error.detail), "status": error.status_code}
+            return told(request, NotFoundError("no such address", where=request.url.path[:200]))
+        plain = {"type": "LimosaError", "title": str(error.detail), "status": error.status_code}
         return JSONResponse(
-            {**told, "detail": str(error.detail)}, error.status_code, error.headers,
+            {**plain, "detail": str(error.detail)}, error.status_code, error.headers,
             media_type=PROBLEM,
         )  # fmt: skip
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         log.error("a request failed", exc_info=error, extra={"path": request.url.path})
+        return told(request, error)
+
+
+def told(request: Request, error: Exception) -> Response:
+    """An error as whoever asks can read it: a page for people, a problem for programs."""
+    if request.url.path.startswith("/v1/") or "text/html" not in request.headers.get("accept", ""):
         return problem(error)
+    return pages.problem_page(request, error)
 
 
 def problem(error: Exception) -> Response:

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -21,6 +21,7 @@ from limosa.hub.workshop import Workshop
 
 log = logging.getLogger("limosa.hub")
 COOKIE = "limosa_token"
+_STATISTICS = 64
 
 
 class Hub:
@@ -37,9 +38,18 @@ class Hub:
         self.metrics = Metrics()
         self.rates = Rates(settings.rate or None, settings.burst)
         self.stopping = False
+        #: Of versions that were looked at lately, by digests of them and of what they differ from.
+        self.statistics: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self._pool = ThreadPoolExecutor(settings.jobs, "limosa-job")
         self._jobs: dict[str, Future[None]] = {}
         self._lock = threading.Lock()
+
+    def keep_statistics(self, key: tuple[str, str], found: list[dict[str, Any]]) -> None:
+        """Remember statistics, of so many versions that memory does not fill."""
+        with self._lock:
+            self.statistics[key] = found
+            while len(self.statistics) > _STATISTICS:
+                self.statistics.pop(next(iter(self.statistics)))
 
     def start(self, key: str, work: Callable[[], object]) -> Future[None]:
         """Begin *work*, unless what has that key is under way already in this worker."""

@@ -76,7 +76,7 @@ def graph(hub: HubHere, caller: Asking, repository: Repository) -> dict[str, Any
             "state": node.state,
             "names": names.get(node.digest, []),
             "of": node.copy_of,
-            "bound": None if node.bound is None else vars(node.bound),
+            "bound": None if node.bound is None else node.bound.to_json(),
         }
         for node in hub.store.catalog.nodes(repository)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
 import sqlalchemy as sa
 
@@ -21,6 +22,8 @@ from limosa.hub.store.thinning import surplus
 #: A blob that nobody needs goes so much later: nothing under way may still count on it.
 GRACE_S = 3600.0
 _PREFIX = "blobs/"
+# What a writer that was killed left in a folder of blobs.
+_UNFINISHED_S = 3600.0
 
 
 @dataclass
@@ -156,8 +159,10 @@ def _drop_uploads(store: Store, freed: Freed, dry_run: bool) -> None:
         if not dry_run:
             freed.nbytes += store.drop_parts(upload.id)
             store.uploads.remove(upload)
+    # Listed before it is asked which are known: an upload has its row before it has bytes.
+    parts = list(store.blobs.list("uploads/"))
     known = store.uploads.numbers()
-    for key, size, _ in list(store.blobs.list("uploads/")):
+    for key, size, _ in parts:
         if key.split("/")[1] not in known:
             freed.nbytes += size
             if not dry_run:
@@ -169,6 +174,8 @@ def _sweep(store: Store, grace_s: float, freed: Freed, dry_run: bool) -> None:
     lying = {key.rsplit("/", 1)[1]: size for key, size, _ in store.blobs.list(_PREFIX)}
     orphans = [(sha256, size) for sha256, size in lying.items() if sha256 not in known]
     store.blob_table.condemn(orphans, dry_run=dry_run)
+    if not dry_run:
+        freed.nbytes += store.blobs.sweep(_long_ago(store.clock() - _UNFINISHED_S))
     for sha256, nbytes in store.blob_table.due(grace_s):
 
         def remove(key: str = blob_key(sha256)) -> None:
@@ -177,6 +184,10 @@ def _sweep(store: Store, grace_s: float, freed: Freed, dry_run: bool) -> None:
         if dry_run or store.blob_table.sweep(sha256, grace_s, remove):
             freed.blobs += 1
             freed.nbytes += nbytes
+
+
+def _long_ago(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
 
 
 def fsck(store: Store, *, read_data: bool = False) -> Checked:

@@ -147,6 +147,8 @@ class UploadTable:
                 sa.select(uploads).where(
                     uploads.c.repository == repository,
                     uploads.c.version == announced.version,
+                    uploads.c.digest == announced.digest,
+                    uploads.c.base == announced.base,
                     uploads.c.sha256 == announced.sha256,
                     uploads.c.token_id == token_id,
                     uploads.c.status.in_(["open", "verifying"]),
@@ -154,7 +156,12 @@ class UploadTable:
                 )
             ).first()
             if found is not None:
-                return _upload(found)
+                # Its notes and tags are those that were said last.
+                details = _row(upload)["details"]
+                connection.execute(
+                    sa.update(uploads).where(uploads.c.id == found.id).values(details=details)
+                )
+                return replace(_upload(found), announced=announced)
             connection.execute(sa.insert(uploads).values(**_row(upload), created=now))
         return upload
 

@@ -125,5 +125,5 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("table[data-sortable]").forEach(sortable);
   document.querySelectorAll("input[data-filter]").forEach(filter);
   // History reads to the right: begin at its end, where the news is.
-  for (const graph of document.querySelectorAll(".framed")) graph.scrollLeft = graph.scrollWidth;
+  for (const box of document.querySelectorAll(".framed, .recent")) box.scrollLeft = box.scrollWidth;
 });
