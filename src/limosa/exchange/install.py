@@ -22,13 +22,12 @@ from limosa.errors import (
     NotFoundError,
 )
 from limosa.exchange.delivered import report
-from limosa.exchange.forms import manifest_of
+from limosa.exchange.forms import form_of, manifest_of
 from limosa.exchange.held import Held, Inventory, locked
 from limosa.exchange.publish import Progress
 from limosa.exchange.route import check_promise, open_route
 from limosa.exchange.swap import copy_into, finish_swap, restore_into
 from limosa.hub.client import HubClient
-from limosa.hub.digest import version_digest
 from limosa.hub.file_digest import check_sha256
 from limosa.hub.reference import Reference
 from limosa.hub.settings import Places
@@ -36,6 +35,7 @@ from limosa.limits import Limits
 
 # An edge that is still to be made may take so much more than its estimate.
 _MARGIN, _MARGIN_BYTES = 1.25, 64 * 2**10
+StateAndForm = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class _Puller:
         plan = self._plan(want, held)
         target = plan["want"]["digest"]
         if here is not None and here.digest == target:
-            return self._done(inventory, plan, 0)
+            return self._done(inventory, plan, 0, (here.state, here.form))
         with _alone(self.places, target) as waited:
             if waited and not self.wishes.whole:
                 # Whoever was at it has left a model to copy.
@@ -212,8 +212,8 @@ class _Puller:
         failure = ""
         while True:
             try:
-                nbytes = self._take(plan, held)
-                done = self._done(inventory, plan, nbytes)
+                nbytes, what = self._take(plan, held)
+                done = self._done(inventory, plan, nbytes, what)
                 return replace(done, fallback=failure, copied=not plan["route"])
             except LimosaError as error:
                 from_nothing = not plan["start"]
@@ -246,36 +246,34 @@ class _Puller:
         self, want: str, held: Sequence[Held], bounds: Mapping[str, float] | None = None
     ) -> dict[str, Any]:
         have = sorted({one.digest for one in held} | {one.state for one in held})
-        plan = self.client.plan(
+        return self.client.plan(
             self.reference.repository, want, have, layer=self.wishes.layer,
             limits={**(self.wishes.limits or {}), **(bounds or {})},
         )  # fmt: skip
-        found = plan["want"]
-        if version_digest(found["state"], found["form"]) != found["digest"]:
-            raise CorruptError("the hub contradicts itself", where=f"version {found['name']}")
-        return plan
 
-    def _take(self, plan: Mapping[str, Any], held: Sequence[Held]) -> int:
-        """Fetch a route and decode it into the output; the bytes that it has."""
+    def _take(self, plan: Mapping[str, Any], held: Sequence[Held]) -> tuple[int, StateAndForm]:
+        """Fetch a route and decode it into the output; its bytes, and what came of it."""
         folder = self.places.make_cache() / "pulls" / plan["want"]["digest"]
         resumed = folder.exists() and any(folder.iterdir())
         try:
-            nbytes = self._fetch_and_decode(plan, held, folder)
+            done = self._fetch_and_decode(plan, held, folder)
         except FormatError:
             # What is wrong with these bytes will not mend itself.
             shutil.rmtree(folder, ignore_errors=True)
             if not resumed:
                 raise
-            nbytes = self._fetch_and_decode(plan, held, folder)
+            done = self._fetch_and_decode(plan, held, folder)
         shutil.rmtree(folder, ignore_errors=True)
-        return nbytes
+        return done
 
-    def _fetch_and_decode(self, plan: Mapping[str, Any], held: Sequence[Held], folder: Path) -> int:
+    def _fetch_and_decode(
+        self, plan: Mapping[str, Any], held: Sequence[Held], folder: Path
+    ) -> tuple[int, StateAndForm]:
         folder.mkdir(parents=True, exist_ok=True)
         self.told.stage("fetching", plan["nbytes"])
         hops = [(self._fetch(step, folder), step["layer"] or None) for step in plan["route"]]
-        self._decode(plan, held, hops)
-        return sum(path.stat().st_size for path, _ in hops)
+        what = self._decode(plan, held, hops)
+        return sum(path.stat().st_size for path, _ in hops), what
 
     def _fetch(self, step: Mapping[str, Any], folder: Path) -> Path:
         repository, nbytes, sha256 = self.reference.repository, step["nbytes"], step["sha256"]
@@ -301,7 +299,7 @@ class _Puller:
         plan: Mapping[str, Any],
         held: Sequence[Held],
         hops: Sequence[tuple[Path, int | None]],
-    ) -> None:
+    ) -> StateAndForm:
         start, want = plan["start"], plan["want"]
         found = next((one for one in held if start in (one.state, one.digest)), None)
         if found is None and (start or not hops):
@@ -311,7 +309,7 @@ class _Puller:
             assert found is not None
             self.told.stage("copying what is here", 0)
             copy_into(self.output, Path(found.path), self._checks(want["digest"]))
-            return
+            return found.state, found.form
         base = None
         if found is not None:
             base = open_base(found.path, limits=self.limits, threads=self.threads)
@@ -319,21 +317,21 @@ class _Puller:
         model = open_route(base, hops, limits=self.limits, threads=self.threads)
         check_promise(model, want["digest"])
         restore_into(self.output, model, self.limits, self.told.advance)
+        return model.digest.hex(), form_of(model.sources)
 
     def _checks(self, digest: str) -> Callable[[Path], None]:
         return lambda copy: check_copy(copy, digest, self.limits)
 
-    def _done(self, inventory: Inventory, plan: Mapping[str, Any], nbytes: int) -> PullResult:
+    def _done(
+        self, inventory: Inventory, plan: Mapping[str, Any], nbytes: int, what: StateAndForm
+    ) -> PullResult:
         """Note what is here now, here and on the hub."""
         want, repository = plan["want"], self.reference.repository
         named = Reference(repository, want["name"] or None)
         if not want["name"]:
             named = Reference(repository, digest=want["digest"])
         if self.output.is_file() or self.output.is_dir():
-            inventory.remember(
-                self.output, want["state"], want["form"], reference=str(named),
-                hub=self.client.url,
-            )  # fmt: skip
+            inventory.remember(self.output, *what, reference=str(named), hub=self.client.url)
         report(self.client, repository, plan, nbytes, inventory.all())
         start = plan["start"] if plan["route"] else want["state"]
         return PullResult(

@@ -46,7 +46,8 @@ def restore_into(
 
 def copy_into(output: Path, source: Path, check: Callable[[Path], None]) -> None:
     """Put a copy of a model that is here in the place of *output*, if *check* lets it."""
-    place = _room(output)
+    # What kind of file it is, its name says.
+    place = _room(output, "" if source.is_dir() else source.suffix)
     if source.is_dir():
         shutil.copytree(source, place)
     else:
@@ -75,12 +76,12 @@ def finish_swap(output: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _room(output: Path) -> Path:
+def _room(output: Path, suffix: str = "") -> Path:
     """Where the new model is written: beside the old one, or, for a device or a pipe, into it."""
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.exists() and not output.is_file() and not output.is_dir():
         return output
-    place = _new(output)
+    place = _new(output, suffix)
     _remove(place)
     return place
 
@@ -102,13 +103,13 @@ def _swap(output: Path, place: Path) -> None:
 def _drop_leftovers(output: Path) -> None:
     """What was being written when a pull was killed: its names are those of pulls alone."""
     new = _new(output)
-    if new.parent.is_dir():
-        start = f".{new.name[:200]}.tmp-"
-        for left in new.parent.iterdir():
-            if left.name.startswith(start):
-                _remove(left)
-    if new.is_file():
-        _remove(new)
+    if not new.parent.is_dir():
+        return
+    starts = (new.name, f".{new.name[:200]}.tmp-")
+    for left in new.parent.iterdir():
+        # A new folder may be whole, and the only one: see finish_swap.
+        if left.name.startswith(starts) and not (left == new and left.is_dir()):
+            _remove(left)
 
 
 def _remove(path: Path) -> None:
@@ -118,9 +119,9 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _new(output: Path) -> Path:
+def _new(output: Path, suffix: str = "") -> Path:
     real = Path(os.path.realpath(output))
-    return real.with_name(f".{real.name[:200]}.limosa-new")
+    return real.with_name(f".{real.name[:200]}.limosa-new{suffix}")
 
 
 def _old(output: Path) -> Path:
