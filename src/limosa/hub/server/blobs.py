@@ -115,7 +115,7 @@ def _elsewhere(hub: Hub, sha256: str, headers: dict[str, str]) -> Response | Non
         # nginx answers ranges and conditions itself, by its own view of the file.
         address = f"{hub.settings.accel.rstrip('/')}/{key}"
         kept = {name: headers[name] for name in ("ETag", "Cache-Control", "Vary")}
-        kept |= {"Content-Digest": content_digest(sha256)}
+        kept |= {name: content_digest(sha256) for name in ("Content-Digest", "Repr-Digest")}
         return Response(headers={**kept, "X-Accel-Redirect": address}, media_type=_TYPE)
     if hub.settings.redirect:
         address_there = hub.store.blobs.presigned(key, _REDIRECT_S)
