@@ -146,7 +146,7 @@ def _makeable(
     held = hub.store.graph.known(repository, have)
     if any(node.digest == target for node in held):
         return {}
-    stored = {edge.base for edge in hub.store.graph.edges(repository) if edge.target == target}
+    stored = hub.store.graph.bases(repository, target)
     states = [node.state for node in reversed(held) if node.state not in stored]
     wished = list(dict.fromkeys(states))[:_CANDIDATES]
     if NOTHING not in stored:
