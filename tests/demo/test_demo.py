@@ -86,7 +86,7 @@ def test_the_table_of_legs_fits_a_terminal_and_says_that_all_is_well():
     done = CliRunner().invoke(demo.command)
     assert done.exit_code == 0, done.output
     assert "every digest matched" in done.output
-    assert re.search(r"page: http://127\.0\.0\.1:\d+/r/demo/digits", done.output)
+    assert re.search(r"page was http://127\.0\.0\.1:\d+/r/demo/digits", done.output)
     assert "limosa_" not in done.output  # a hub that has ended has no use for its token
     assert max(map(len, done.output.splitlines())) <= 80
     assert "…" not in done.output
@@ -110,9 +110,9 @@ def test_it_serves_until_ctrl_c_and_shows_its_page():
     command = [sys.executable, "-m", "limosa.cli.main", "demo", "--serve"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         try:
-            lines = list(takewhile_not(running.stdout, "until Ctrl-C"))
+            lines = list(until(running.stdout, "until Ctrl-C"))
             output = "".join(lines)
-            page = re.search(r"page: (\S+)", output)[1]
+            page = re.search(r"Ctrl-C: (\S+)", output)[1]
             token = re.search(r"limosa_[0-9a-f]+", output)[0]
             shown = httpx.get(page, cookies={"limosa_token": token})
             assert shown.status_code == 200
@@ -122,11 +122,11 @@ def test_it_serves_until_ctrl_c_and_shows_its_page():
         assert running.wait(60) == 0
 
 
-def takewhile_not(lines: Iterable[str], text: str) -> Iterator[str]:
+def until(lines: Iterable[str], text: str) -> Iterator[str]:
     for line in lines:
+        yield line
         if text in line:
             return
-        yield line
 
 
 # Without the extra: files

@@ -9,7 +9,7 @@ import click
 from limosa.cli import remote
 
 
-@click.command("login")
+@click.command("login", short_help="Remember a hub and a token.")
 @click.argument("url")
 @click.option("--token", metavar="TOKEN", help="Else it is asked for, or read from a pipe.")
 def command(url: str, token: str | None) -> None:

@@ -7,7 +7,7 @@ import click
 from limosa.cli import remote
 
 
-@click.command("logout")
+@click.command("logout", short_help="Forget a token.")
 @click.argument("url", required=False)
 def command(url: str | None) -> None:
     """Forget the token of the hub at URL, or of the last login."""
