@@ -125,6 +125,16 @@ class Database:
         # Or PostgreSQL's driver has forgotten by the time that it is asked.
         return made.execution_options(preserve_rowcount=True)
 
+    def is_inserted(
+        self, connection: sa.Connection, table: sa.Table, values: dict[str, Any], key: list[str]
+    ) -> bool:
+        """Insert a row where there is none of the same *key*; whether there was none.
+
+        The row itself tells: drivers do not agree on how to count rows that were not inserted.
+        """
+        insert = self.insert_missing(table, values, key).returning(table.c[key[0]])
+        return connection.execute(insert).first() is not None
+
     def close(self) -> None:
         """End all connections."""
         self.engine.dispose()
