@@ -9,10 +9,11 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-import limosa  # noqa: E402
-from codec_models import trained, tuned  # noqa: E402
-from hubs import PATIENCE_S, Machine, Wire, digest_of, line, running_hub, save  # noqa: E402
-from limosa.errors import (  # noqa: E402
+from codec_models import trained, tuned
+from hubs import PATIENCE_S, Machine, Wire, digest_of, line, running_hub, save
+
+import limosa
+from limosa.errors import (
     AuthError,
     ChecksumError,
     ConfigError,
@@ -20,9 +21,9 @@ from limosa.errors import (  # noqa: E402
     FormatError,
     NotFoundError,
 )
-from limosa.exchange import publish  # noqa: E402
-from limosa.exchange.held import Inventory  # noqa: E402
-from limosa.exchange.publish import Description  # noqa: E402
+from limosa.exchange import publish
+from limosa.exchange.held import Inventory
+from limosa.exchange.publish import Description
 
 MODEL = "team/detector"
 
