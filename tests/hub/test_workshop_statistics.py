@@ -1,4 +1,4 @@
-"""What a page shows of weights and their differences: right, whatever is in them."""
+"""What a page shows of weights and their differences is right, whatever is in them."""
 
 from __future__ import annotations
 
@@ -85,10 +85,25 @@ def test_odd_tensors_give_figures_that_json_can_hold(values):
         assert list(found.edges) == sorted(set(found.edges))
 
 
+def test_the_difference_has_bins_of_its_own():
+    rng = np.random.default_rng(0)
+    old = {"w": rng.standard_normal((100, 100))}
+    found = of({"w": old["w"] + 1e-6 * rng.standard_normal((100, 100))}, old)["w"]
+    assert found.delta_edges[-1] < 1e-5 < 1 < found.edges[-1]
+    assert max(found.delta_counts) < 2000
+
+
+def test_all_tensors_as_one_count_each_by_its_size():
+    model = {"long": np.zeros(2**22, "f4"), "short": np.ones(2**20, "f4"), "ids": np.arange(5)}
+    found = of(model, {"long": model["long"] + 1, "ids": model["ids"]})[""]
+    assert found.mean == pytest.approx(0.2, abs=0.01)
+    assert found.changed == pytest.approx(0.8, abs=0.01)
+    assert found.nbytes == sum(array.nbytes for array in model.values())
+
+
 def test_every_dtype_is_listed():
     model = every_dtype()
     found = of(model, model)
-    # The last one is of all of them.
     assert list(found) == [*model, ""]
     json.dumps([asdict(one) for one in found.values()], allow_nan=False)
     assert found["float4_e2m1fn"].changed == 0

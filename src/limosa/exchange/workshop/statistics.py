@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -60,8 +61,9 @@ def tensor_statistics(
 ) -> list[TensorStatistics]:
     """Of every tensor of *held*, one after the other, so that one at a time is in memory.
 
-    Tensors of more than a million elements are judged by a million, in runs that are spread evenly.
-    The last one of the list is of all float tensors as one, judged in the same way.
+    Tensors of more than a million elements are judged by a million, in runs that are spread
+    evenly. The last one of the list is of all float tensors as one, judged in the same way; of a
+    tensor that *other* does not have nothing counts as changed there.
 
     Args:
         held: the version.
@@ -69,15 +71,16 @@ def tensor_statistics(
         bins: of each histogram.
     """
     total = sum(spec.elements for spec in held.specs.values())
+    share = min(1.0, _SAMPLE / max(1, total))
     found, values_of_all, before_of_all = [], [], []
     for name, spec in held.specs.items():
         values, before = _pair(held, other, spec)
         plain = TensorStatistics(name, spec.dtype, tuple(spec.shape), spec.nbytes)
         found.append(_describe(plain, values, before, bins))
         if values is not None and "F" in spec.dtype:
-            step = max(1, total // _SAMPLE)
-            values_of_all.append(values[::step])
-            before_of_all.append(values[::step] if before is None else before[::step])
+            most = math.ceil(spec.elements * share)
+            values_of_all.append(_thin(values, most))
+            before_of_all.append(_thin(values if before is None else before, most))
     nbytes = sum(spec.nbytes for spec in held.specs.values())
     whole = TensorStatistics("", "", (total,), nbytes)
     if values_of_all:
@@ -116,9 +119,7 @@ def _describe(
         if difference is not None and delta_edges is not None
         else None,
         changed=None if before is None else _changed(values, before),
-        delta_std=None
-        if difference is None or not len(difference)
-        else _scaled(np.std, difference),
+        delta_std=_spread(difference),
     )  # fmt: skip
 
 
@@ -136,12 +137,17 @@ def _values(model: Base, spec: TensorSpec) -> Floats | None:
     array = Tensor(spec.dtype, spec.shape, data).numpy().ravel()
     if array.dtype.kind in "cSU":
         return None
-    if len(array) > _SAMPLE:
-        # In runs: every nth element could always be of the same columns.
-        starts = np.linspace(0, len(array) - _RUN, _SAMPLE // _RUN).astype(np.int64)
-        array = array[(starts[:, None] + np.arange(_RUN)).ravel()]
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(array, np.float64)
+        return np.asarray(_thin(array, _SAMPLE), np.float64)
+
+
+def _thin(values: NDArray[Any], most: int) -> NDArray[Any]:
+    """So many of *values*; in runs, as every nth one could always be of the same columns."""
+    if len(values) <= most:
+        return values
+    run = max(1, min(_RUN, most // 64))
+    starts = np.linspace(0, len(values) - run, most // run).astype(np.int64)
+    return np.asarray(values[(starts[:, None] + np.arange(run)).ravel()])
 
 
 def _scaled(measure: Callable[[Floats], Any], values: Floats) -> float:
@@ -158,6 +164,12 @@ def _difference(values: Floats, before: Floats | None) -> Floats | None:
     with np.errstate(invalid="ignore", over="ignore"):
         found = values - before
     return np.asarray(found[np.isfinite(found)], np.float64)
+
+
+def _spread(difference: Floats | None) -> float | None:
+    if difference is None or not len(difference):
+        return None
+    return _scaled(np.std, difference)
 
 
 def _changed(values: Floats, before: Floats) -> float:

@@ -120,8 +120,13 @@ def complete(
                 found=f"{upload.received} bytes", allowed=str(upload.announced.nbytes),
                 remedy="send the rest first",
             )  # fmt: skip
-        _wait_for(hub, upload)
+        ended = _wait_for(hub, upload)
         upload = hub.store.uploads.get(repository, number, caller.id)
+        if ended and upload.status == "open":
+            raise UnavailableError(
+                "the hub could not verify the upload now", where=f"upload {upload.id}",
+                retry_after=5.0, remedy="ask again: the bytes are kept",
+            )  # fmt: skip
     if upload.status == "failed":
         raise from_problem(upload.problem or {})
     if upload.status != "done":
@@ -141,19 +146,20 @@ def give_up(hub: HubHere, caller: Asking, repository: Repository, number: str) -
     hub.store.uploads.remove(upload)
 
 
-def _wait_for(hub: Hub, upload: Upload) -> None:
-    """Verify here, unless another worker does, and wait a while for the end."""
+def _wait_for(hub: Hub, upload: Upload) -> bool:
+    """Verify here, unless another worker does, and wait a while; whether it ended here."""
     if hub.stopping:
         raise UnavailableError("the hub stops", remedy="ask again in a moment")
     key = f"upload {upload.id}"
     if upload.status == "verifying" and hub.store.locks.is_held(key):
         time.sleep(min(1.0, _PATIENCE_S))
-        return
+        return False
     work = hub.start(key, lambda: _verify(hub, upload, key))
     try:
         work.result(timeout=_PATIENCE_S)
     except NotYet:
-        return
+        return False
+    return True
 
 
 def _verify(hub: Hub, upload: Upload, key: str) -> None:

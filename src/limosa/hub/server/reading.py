@@ -29,7 +29,7 @@ def whoami(caller: Asking) -> dict[str, Any]:
         "name": caller.name,
         "kind": caller.kind,
         "scopes": [str(scope) for scope in caller.scopes],
-        "expires": iso(caller.expires.timestamp() if caller.expires else None),
+        "expires": iso(caller.expires),
     }
 
 

@@ -121,6 +121,16 @@ class Database:
         make = sqlite.insert if self.is_sqlite else postgresql.insert
         return make(table).values(values).on_conflict_do_nothing(index_elements=key)
 
+    def is_inserted(
+        self, connection: sa.Connection, table: sa.Table, values: dict[str, Any], key: list[str]
+    ) -> bool:
+        """Insert a row where there is none of the same *key*; whether there was none.
+
+        The row itself tells: drivers do not agree on how to count rows that were not inserted.
+        """
+        insert = self.insert_missing(table, values, key).returning(table.c[key[0]])
+        return connection.execute(insert).first() is not None
+
     def close(self) -> None:
         """End all connections."""
         self.engine.dispose()

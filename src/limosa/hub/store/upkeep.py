@@ -15,7 +15,7 @@ from limosa.hub.store.blobs import blob_key
 from limosa.hub.store.catalog import repository_id, touch
 from limosa.hub.store.graph import stored_edges
 from limosa.hub.store.records import StoredEdge
-from limosa.hub.store.schema import edges, nodes, repositories, versions
+from limosa.hub.store.schema import blobs, edges, nodes, repositories, versions
 from limosa.hub.store.store import Store
 from limosa.hub.store.thinning import surplus
 
@@ -96,7 +96,9 @@ def _thin(store: Store, repository: str, cache_bytes: int, freed: Freed, dry_run
         # What a push needs while it is being checked is kept by its own row's lock.
         stored = stored_edges(connection, number)
         wanted = _wanted(connection, number)
-        gone = surplus(stored, wanted, cache_bytes)
+        leased = _leased(connection, store.clock())
+        # Who was told of a route may still fetch it.
+        gone = [e for e in surplus(stored, wanted, cache_bytes) if e.sha256 not in leased]
         freed.edges += len(gone)
         for edge in () if dry_run else gone:
             _remove(connection, number, edge)
@@ -104,6 +106,10 @@ def _thin(store: Store, repository: str, cache_bytes: int, freed: Freed, dry_run
             _forget_nodes(connection, number)
             touch(connection, number)
     return _extra_bytes(stored, wanted, gone)
+
+
+def _leased(connection: sa.Connection, now: float) -> set[str]:
+    return set(connection.execute(sa.select(blobs.c.sha256).where(blobs.c.leased > now)).scalars())
 
 
 def _wanted(connection: sa.Connection, number: int) -> set[str]:
