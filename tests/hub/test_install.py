@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,6 +42,7 @@ from limosa.errors import (
 )
 from limosa.exchange import install
 from limosa.exchange.install import pull_offline
+from limosa.exchange.publish import Description
 from limosa.exchange.tensors_only import pull_tensors
 from limosa.hub.reference import parse_reference
 
@@ -54,7 +57,8 @@ def shop(tmp_path_factory):
         author = Machine(folder / "author", server.url, server.admin_token)
         paths = line(folder)
         for path in paths:
-            author.push(path, f"{MODEL}:{path.stem}")
+            words = Description(tags=["latest"])
+            author.push(path, f"{MODEL}:{path.stem}", description=words)
         yield server, paths
 
 
@@ -88,7 +92,7 @@ def test_a_first_pull_is_the_whole_model(tmp_path, shop, edge):
 
 
 def test_an_update_takes_a_fraction_of_the_whole(tmp_path, shop):
-    server, (v1, v2, v3) = shop
+    server, (_v1, v2, v3) = shop
     out = tmp_path / "m.safetensors"
     out.write_bytes(v2.read_bytes())
     with Wire(server.url) as wire:
@@ -115,8 +119,12 @@ def test_two_versions_behind_takes_no_more_than_the_two_updates(tmp_path, shop, 
     assert result.nbytes <= both
 
 
-def test_several_hops_are_applied_one_after_the_other(tmp_path, shop, edge, monkeypatch):
-    _, (v1, _, v3) = shop
+def test_several_hops_are_applied_one_after_the_other(tmp_path, hub):
+    author = Machine(tmp_path / "author", hub.url, hub.admin_token)
+    v1, v2, v3 = line(tmp_path)
+    for path in (v1, v2, v3):
+        author.push(path, f"{MODEL}:{path.stem}")
+    edge = Machine(tmp_path / "edge", hub.url, hub.admin_token)
     out = tmp_path / "m.safetensors"
     out.write_bytes(v1.read_bytes())
     # Nothing may be made for it: what there is, is the chain.
@@ -163,7 +171,7 @@ def test_going_back_to_an_older_version_is_an_update_too(tmp_path, shop, edge):
 
 
 def test_tags_and_digests_name_versions(tmp_path, shop, edge):
-    _, (_, v2, v3) = shop
+    _, (_, v2, _v3) = shop
     latest = edge.pull(MODEL, tmp_path / "a.safetensors")
     assert latest.reference == f"{MODEL}:v3"
     edge.pull(f"{MODEL}@{digest_of(v2)}", tmp_path / "b.safetensors")
@@ -328,8 +336,6 @@ def test_a_pull_that_was_killed_while_fetching_goes_on(tmp_path, hub):
 
 def wait_for(find):
     """What *find* finds, when it finds something."""
-    import time
-
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         if found := find():
@@ -361,7 +367,7 @@ def test_a_pull_that_was_killed_while_decoding_leaves_the_old_model(tmp_path, sh
     out = folder / "m.safetensors"
     out.write_bytes(v2.read_bytes())
     edge.home.mkdir()
-    program = [sys_executable(), "-c", _KILL.format(tensors=tensors)]
+    program = [sys.executable, "-c", _KILL.format(tensors=tensors)]
     ended = subprocess.run(
         [*program, "pull", f"{MODEL}:v3", "-o", str(out)], env=edge.env(), capture_output=True,
         timeout=120,
@@ -372,12 +378,6 @@ def test_a_pull_that_was_killed_while_decoding_leaves_the_old_model(tmp_path, sh
     result = edge.pull(f"{MODEL}:v3", out)
     assert same(out, v3)
     assert (result.fallback, leftovers(folder)) == ("", [])
-
-
-def sys_executable() -> str:
-    import sys
-
-    return sys.executable
 
 
 def test_connections_that_end_do_not_end_a_pull(tmp_path, shop):
@@ -395,7 +395,7 @@ def test_connections_that_end_do_not_end_a_pull(tmp_path, shop):
 
 
 def test_a_partial_file_that_was_spoiled_is_fetched_again(tmp_path, shop, edge):
-    server, (v1, _, _) = shop
+    _server, (v1, _, _) = shop
     with edge.client() as client:
         (step,) = client.plan(MODEL, "v1")["route"]
         folder = edge.places.make_cache() / "pulls" / step["target"]
@@ -565,7 +565,7 @@ def test_the_inventory_survives_many_writers(tmp_path, edge):
 
 
 def test_an_inventory_that_was_spoiled_is_made_anew(tmp_path, shop, edge):
-    _, (_, v2, v3) = shop
+    _, (_, _v2, v3) = shop
     out = tmp_path / "m.safetensors"
     edge.pull(f"{MODEL}:v2", out)
     for text in ("", "{", "[1]", '[{"path": 3}]', "null"):
@@ -612,7 +612,7 @@ def test_layers_are_taken_one_by_one(tmp_path, hub):
 
 
 def test_single_tensors_by_ranges(tmp_path, shop, edge):
-    server, (v1, _, v3) = shop
+    _server, (_v1, _, _v3) = shop
     with edge.client() as client:
         result = pull_tensors(
             client, parse_reference(f"{MODEL}:v3"), ["norm.bias", "norm.weight"],

@@ -182,8 +182,10 @@ def _pull_offline(
     from limosa.exchange.install import pull_offline
 
     if len(named) > 1 or output is None:
-        raise click.UsageError("Offline, pull takes one version and -o.")
-    _show(pull_offline(named[0], output, places=here, hub=here.hub_url(hub)), as_json)
+        raise click.UsageError("Offline, name one version, and its place with -o.")
+    known = hub or here.hub
+    url = here.hub_url(hub) if known else ""
+    _show(pull_offline(named[0], output, places=here, hub=url), as_json)
 
 
 def _place(client: HubClient, reference: Reference, output: Path | None) -> Path:

@@ -130,7 +130,7 @@ def pull_offline(
 
     Args:
         reference, output, places: as for :func:`pull`.
-        hub: address of the hub that is not asked; its names count.
+        hub: address of the hub that is not asked, and whose names count; "" for any.
 
     Raises:
         NotFoundError: it is not here, or nobody here knows what a tag means now.
@@ -143,7 +143,8 @@ def pull_offline(
             (
                 one
                 for one in inventory.all()
-                if (one.hub, one.reference) == (hub, name) or one.digest == reference.digest
+                if (one.reference == name and hub in ("", one.hub))
+                or one.digest == reference.digest
             ),
             None,
         )

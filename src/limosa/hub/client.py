@@ -24,7 +24,6 @@ except ModuleNotFoundError:
     raise MissingExtraError.for_extra("hub", "a hub's client") from None
 
 _PIECE = 8 * 2**20
-_BLOCK = 2**20
 Progress = Callable[[int], None]
 
 
@@ -153,7 +152,8 @@ class HubClient(Connection):
             if answer.status_code == 206:
                 _check_range(answer, have)
             with path.open("ab") as file:
-                for piece in answer.iter_bytes(_BLOCK):
+                # As they come: of a connection that breaks, nothing that came is lost.
+                for piece in answer.iter_bytes():
                     taken = piece[skip:]
                     skip = max(0, skip - len(piece))
                     room = nbytes - file.tell()
@@ -229,7 +229,7 @@ class HubClient(Connection):
         address = f"{self.url}/v1/repos/{repository}/edges"
         asked = self.streaming("POST", address, self._headers, body)
         with asked as answer, path.open("wb") as file:
-            for piece in answer.iter_bytes(_BLOCK):
+            for piece in answer.iter_bytes():
                 if file.tell() + len(piece) > most:
                     raise LimitError(
                         "the edge is longer than it may be", where=f"edge to {body['target'][:16]}",

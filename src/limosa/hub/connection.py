@@ -114,7 +114,7 @@ class Connection:
             LimosaError: what the hub says.
         """
         answer = self.request(method, self.url + path, **more)
-        if answer.status_code == 204 or not answer.content:
+        if answer.status_code == 204:
             return {}
         try:
             found = answer.json()
@@ -176,6 +176,10 @@ class Connection:
                 pass
         if answer.status_code in (401, 403):
             return AuthError("not allowed", where=self.url, found=f"status {answer.status_code}")
+        said = answer.headers.get("retry-after", "")
+        if answer.status_code in (429, 503) and said.isdigit():
+            # A proxy in front of the hub says so, too.
+            return BusyError("not now", where=self.url, retry_after=float(said[:9]))
         return TransportError(
             "the hub refused", where=self.url, found=f"status {answer.status_code}",
             remedy="see whether this is the address of a hub",

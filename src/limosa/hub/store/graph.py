@@ -104,8 +104,14 @@ class EdgeTable:
         """States from which a stored edge leads to a version; of all edges only these are read."""
         with self._database.read() as connection:
             number = repository_id(connection, repository)
-            query = _edge_query(number).where(nodes.c.digest == target)
-            return {row.base for row in connection.execute(query)}
+            node = connection.execute(
+                sa.select(nodes.c.id).where(
+                    nodes.c.repository_id == number, nodes.c.digest == target
+                )
+            ).scalar()
+            # By the node alone: SQLite would look through all edges of the repository.
+            query = sa.select(edges.c.base).where(edges.c.node_id == node)
+            return set(connection.execute(query).scalars())
 
     def blob(self, repository: str, sha256: str) -> int:
         """The size of a blob that an edge of the repository needs.
