@@ -84,13 +84,13 @@ def over_hub(folder: Path, serve: bool, kept: bool, as_json: bool) -> bool:
             click.echo(json.dumps([asdict(leg) for leg in demo.legs], indent=2))
         else:
             demo_hub.show(demo.legs)
-        if serve or not as_json:
-            click.echo(f"The hub's page: {demo.page}", err=as_json)
         if serve or kept:
-            click.echo(f"To sign in there: {demo.admin_token}", err=as_json)
+            click.echo(f"admin token: {demo.admin_token}", err=as_json)
         if serve:
-            click.echo("It serves until Ctrl-C.", err=as_json)
+            click.echo(f"The hub's page, until Ctrl-C: {demo.page}", err=as_json)
             demo.wait()
+        elif not as_json:
+            click.echo(f"The hub's page was {demo.page}; with --serve it stays.")
     return exact
 
 

@@ -165,14 +165,14 @@ def show(legs: list[Leg]) -> None:
 
     # Fits a terminal of 80 columns: a cut number would be worse than a plain table.
     table = Table(title="Bytes sent", title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
-    for heading in ("leg", "what"):
+    for heading in ("", "what"):
         table.add_column(heading, no_wrap=True)
     for heading in ("file", "gzip", "lzma", "whole", "sent", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     for leg in legs:
         sizes = (leg.raw, leg.gzip, leg.lzma, leg.whole, leg.travelled)
         table.add_row(
-            f"{leg.sender} → {leg.receiver}", leg.what, *(f"{size:,}" for size in sizes),
+            f"to {leg.receiver}", leg.what, *(f"{size:,}" for size in sizes),
             "exact" if leg.exact else "DIFFERENT",
         )  # fmt: skip
     Console().print(table)

@@ -9,7 +9,7 @@ import click
 from limosa.cli import options, remote
 
 
-@click.command("login")
+@click.command("login", short_help="Remember a hub and a token.")
 @click.argument("url")
 @click.option("--token", metavar="TOKEN", help="Else it is asked for, or read from a pipe.")
 @options.json_option()

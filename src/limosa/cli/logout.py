@@ -7,7 +7,7 @@ import click
 from limosa.cli import options, remote
 
 
-@click.command("logout")
+@click.command("logout", short_help="Forget a token.")
 @click.argument("url", required=False)
 @options.json_option()
 def command(url: str | None, as_json: bool) -> None:

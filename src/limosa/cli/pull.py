@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from limosa.hub.settings import Places
 
 
-@click.command("pull")
+@click.command("pull", short_help="Get a version by the fewest bytes from what is here.")
 @click.argument("references", nargs=-1, required=True, metavar="OWNER/NAME[:VERSION]...")
 @click.option(
     "-o",

@@ -7,7 +7,7 @@ import click
 from limosa.cli import options, remote
 
 
-@click.command("tag")
+@click.command("tag", short_help="Move or remove a tag.")
 @click.argument("reference", metavar="OWNER/NAME[:VERSION]")
 @click.argument("tag")
 @click.option("--delete", is_flag=True, help="Forget the tag of OWNER/NAME.")

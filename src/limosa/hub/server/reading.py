@@ -125,7 +125,8 @@ def _told(step: Step) -> dict[str, Any]:
 def _layer(hub: Hub, repository: str, wanted: Version, layer: int) -> Version:
     """What the first layers of a version's blob give; the version itself if these are all."""
     edges = hub.store.graph.edges(repository)
-    blobs = {e.sha256 for e in edges if e.target == wanted.node.digest and e.base == NOTHING}
+    # Whole or an update: layers may start from a base.
+    blobs = {edge.sha256 for edge in edges if edge.target == wanted.node.digest}
     for edge in edges:
         if edge.layer == layer and edge.sha256 in blobs:
             return hub.store.catalog.resolve(repository, f"@{edge.target}")
@@ -146,7 +147,7 @@ def _makeable(
     held = hub.store.graph.known(repository, have)
     if any(node.digest == target for node in held):
         return {}
-    stored = {edge.base for edge in hub.store.graph.edges(repository) if edge.target == target}
+    stored = hub.store.graph.bases(repository, target)
     states = [node.state for node in reversed(held) if node.state not in stored]
     wished = list(dict.fromkeys(states))[:_CANDIDATES]
     if NOTHING not in stored:
