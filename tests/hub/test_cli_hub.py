@@ -159,7 +159,7 @@ def test_offline(tmp_path, shop, user):
     user.environment = {"LIMOSA_OFFLINE": "1"}
     user.run("pull", f"{MODEL}:v2", "-o", "b.safetensors", cwd=tmp_path)
     assert same(tmp_path / "b.safetensors", v2)
-    _, errors = user.run("pull", f"{MODEL}:v3", "-o", "c.safetensors", cwd=tmp_path, status=7)
+    _, errors = user.run("pull", f"{MODEL}:v3", "-o", "c.safetensors", cwd=tmp_path, status=8)
     assert "offline" in errors
     user.run("pull", f"{MODEL}:v2", cwd=tmp_path, status=2)
     _, errors = user.run("ls", cwd=tmp_path, status=8)
