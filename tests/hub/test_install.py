@@ -699,7 +699,7 @@ def test_offline_copies_what_is_here_and_says_what_is_not(tmp_path, shop, edge):
         (f"{MODEL}:v3", server.url),
         (f"{MODEL}:v2", "http://x"),
     ):
-        with pytest.raises(NotFoundError, match="offline"):
+        with pytest.raises(TransportError, match="offline"):
             pull_offline(parse_reference(name), out, places=places, hub=hub)
 
 

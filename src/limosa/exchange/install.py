@@ -19,7 +19,7 @@ from limosa.errors import (
     CorruptError,
     FormatError,
     LimosaError,
-    NotFoundError,
+    TransportError,
 )
 from limosa.exchange.delivered import report
 from limosa.exchange.forms import form_of, manifest_of
@@ -133,7 +133,7 @@ def pull_offline(
         hub: address of the hub that is not asked, and whose names count; "" for any.
 
     Raises:
-        NotFoundError: it is not here, or nobody here knows what a tag means now.
+        TransportError: it is not here, or nobody here knows what a tag means now.
     """
     place, inventory = Path(os.path.abspath(output)), Inventory(places.make_cache())
     name = str(reference)
@@ -149,9 +149,9 @@ def pull_offline(
             None,
         )
         if found is None:
-            raise NotFoundError(
+            raise TransportError(
                 "offline, and this version is not here", where=name,
-                remedy="limosa cache ls lists what is; tags have to be asked for",
+                remedy="unset LIMOSA_OFFLINE; limosa cache ls lists what is here, tags are asked for",
             )  # fmt: skip
         if found.path != str(place):
             copy_into(place, Path(found.path), lambda copy: check_copy(copy, found.digest))
