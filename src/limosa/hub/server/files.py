@@ -71,5 +71,7 @@ def _open(path: Path, end: int) -> Any:
 
 def _missing(path: Path) -> NotFoundError:
     return NotFoundError(
-        "the blob's file is not there", where=path.name[:16], remedy="limosa fsck says what is missing"
+        "the blob's file is not there",
+        where=path.name[:16],
+        remedy="limosa fsck says what is missing",
     )
