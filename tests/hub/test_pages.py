@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from datetime import date, timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
+from urllib.parse import parse_qsl, urlsplit
 
 import page_examples as examples
 import pytest
@@ -258,6 +259,28 @@ def test_tensors_are_filtered_sorted_and_paged_without_scripts():
     )
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "//e.example",
+        "/\\e.example",
+        "/\t/e.example",
+        "\t//e.example",
+        "e",
+        "",
+        "javascript:alert(1)",
+    ],
+)
+def test_signing_in_leads_nowhere_else(address: str):
+    assert links.onward(address) == "/"
+
+
+def test_what_a_link_asks_is_what_the_page_is_asked():
+    asked = Asked("a b&c", "size", True, 3, "x/é")
+    query = dict(parse_qsl(urlsplit(links.tensors("/r/a/b/v1", asked)).query))
+    assert links.asked(query) == asked
+
+
 def test_a_tensor_without_a_value_is_last_in_both_directions():
     rows = [TensorRow("b", "F32", (1,), 4, std=math.nan), TensorRow("a", "F32", (1,), 4, std=1.0)]
     for descending in (False, True):
@@ -361,7 +384,7 @@ def test_a_difference_narrower_than_a_pixel_is_seen():
     drawing = ElementTree.fromstring(histogram_svg.sparkline(row, "k"))
     difference = next(p for p in drawing if p.get("class") == "curve difference").attrib["d"]
     x = [float(value) for value in re.findall(r"[MH]([\d.]+)", difference)]
-    assert x[-1] - x[0] == pytest.approx(1.5)
+    assert x[-1] - x[0] == pytest.approx(1.5, abs=0.11)
 
 
 def test_bars_are_what_was_sent_and_what_was_not():
@@ -395,7 +418,7 @@ def test_sizes_for_people_are_within_a_tenth_of_their_unit(count: int):
     units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"]
     size = 1024 ** units.index(unit)
     assert abs(float(value.replace(",", "")) * size - count) <= 0.051 * size
-    assert unit == "YiB" or float(value) < 1024
+    assert unit == "YiB" or float(value.replace(",", "")) < 1024
 
 
 def test_static_files_are_small_and_load_nothing_from_elsewhere():

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import page_examples as examples
 import pytest
 from page_server import serve
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 REPOSITORY = f"/r/{examples.REPOSITORY}"
 VERSION = f"{REPOSITORY}/v4"
 #: Opens a page of the examples, in a context of its own.
 Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    """The browser's path, where tests/conftest.py does not give it."""
-    path = Path("/usr/bin/chromium")
-    if not path.exists():
-        pytest.skip("needs Debian's chromium")
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +25,6 @@ def pages() -> dict[str, str]:
 def address(pages: dict[str, str]) -> Iterator[str]:
     with serve(pages) as at:
         yield at
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -271,4 +253,4 @@ def test_what_a_drawing_shows_is_told(visit: Open):
     chart = page.get_by_role("img", name="Bytes sent and saved by day")
     expect(chart).to_be_visible()
     graph = page.get_by_role("group", name="Versions of vision/detector")
-    expect(graph).to_have_accessible_description(re.compile("4 versions.*2 lossy copies"))
+    expect(graph).to_have_accessible_description(re.compile("5 versions.*2 lossy copies"))

@@ -297,6 +297,7 @@ def pages() -> dict[str, str]:
     """Every page, by its address."""
     r = f"/r/{REPOSITORY}"
     empty = dataclasses.replace(repository_view(), name="text/empty", description="Made for later")
+    named = dataclasses.replace(versions()[0], name="many")
     many = [tensor(f"layers.{i}.weight", (64, 64), 0.02 + i / 1e5, 0.001) for i in range(450)]
     return {
         "/": render.render_repositories(repositories_view()),
@@ -312,7 +313,9 @@ def pages() -> dict[str, str]:
         f"{r}/v4?tensor=backbone.blocks.3.1.conv_pw.weight": render.render_version(
             version_view(Asked(tensor="backbone.blocks.3.1.conv_pw.weight"))
         ),
-        f"{r}/many": render.render_version(dataclasses.replace(version_view(), tensors=many)),
+        f"{r}/many": render.render_version(
+            dataclasses.replace(version_view(), tensors=many, version=named)
+        ),
         "/saved": render.render_saved(saved_view()),
         "/devices": render.render_devices(devices_view()),
         "/tokens": render.render_tokens(tokens_view()),

@@ -6,11 +6,15 @@ import gzip
 import hashlib
 import json
 import lzma
+import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
+
+from limosa.errors import MissingExtraError
 
 
 @dataclass(frozen=True)
@@ -34,26 +38,70 @@ class Shipment:
     type=click.Path(file_okay=False, path_type=Path),
     help="Work in this folder and leave all files there.",
 )
+@click.option(
+    "--serve/--no-serve",
+    default=None,
+    help="Let the hub serve until Ctrl-C, to look at its page.  [default: on a terminal]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the sizes as JSON.")
 @click.pass_context
-def command(context: click.Context, keep: Path | None, as_json: bool) -> None:
+def command(context: click.Context, keep: Path | None, serve: bool | None, as_json: bool) -> None:
     """Send three versions of a small model, and check what arrives.
 
-    Version 1 goes whole; versions 2 and 3 go as updates of the one before. Ends with status 0 only
-    when every file came back byte for byte.
+    Starts a hub at a free port. A sender pushes versions 1, 2 and 3, each as an update of one
+    before; a receiver that holds version 1 pulls version 3, for which the hub makes the update from
+    1 to 3. Ends with status 0 only when everything arrived byte for byte.
+
+    Without the extra hub, version 1 goes whole as a file, and versions 2 and 3 as updates.
     """
-    if keep is None:
-        with tempfile.TemporaryDirectory(prefix="limosa-demo-") as folder:
-            shipments = send_all(Path(folder))
-    else:
-        keep.mkdir(parents=True, exist_ok=True)
-        shipments = send_all(keep)
+    if serve is None:
+        serve = sys.stdout.isatty() and not as_json
+    with ExitStack() as stack:
+        if keep is None:
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix="limosa-demo-"))
+            folder = Path(made)
+        else:
+            keep.mkdir(parents=True, exist_ok=True)
+            folder = keep.resolve()
+        exact = over_hub(folder, serve, keep is not None, as_json)
+    if not exact:
+        context.exit(1)
+
+
+def over_hub(folder: Path, serve: bool, kept: bool, as_json: bool) -> bool:
+    """Run the demo on a hub, or without one where its extra is missing; True if all is exact."""
+    try:
+        from limosa.cli import demo_hub
+    except MissingExtraError as missing:
+        exact = with_files(folder, as_json)
+        click.echo(f"That was the part without a hub: {missing}", err=True)
+        return exact
+    demo = demo_hub.HubDemo(folder)
+    with demo.server:
+        demo.run()
+        exact = all(leg.exact for leg in demo.legs)
+        if as_json:
+            click.echo(json.dumps([asdict(leg) for leg in demo.legs], indent=2))
+        else:
+            demo_hub.show(demo.legs)
+        if serve or kept:
+            click.echo(f"admin token: {demo.admin_token}", err=as_json)
+        if serve:
+            click.echo(f"The hub's page, until Ctrl-C: {demo.page}", err=as_json)
+            demo.wait()
+        elif not as_json:
+            click.echo(f"The hub's page was {demo.page}; with --serve it stays.")
+    return exact
+
+
+def with_files(folder: Path, as_json: bool) -> bool:
+    """Send the models as files; True if all came back."""
+    shipments = send_all(folder)
     if as_json:
         click.echo(json.dumps([asdict(shipment) for shipment in shipments], indent=2))
     else:
         show(shipments)
-    if not all(shipment.exact for shipment in shipments):
-        context.exit(1)
+    return all(shipment.exact for shipment in shipments)
 
 
 def send_all(folder: Path) -> list[Shipment]:

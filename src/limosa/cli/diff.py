@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,9 +14,30 @@ if TYPE_CHECKING:
     from limosa.codec.quality import Quality
 
 
+class Model(click.Path):
+    """A file, a folder, - or a version on a hub."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, allow_dash=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path as it is; whether a version exists the hub will say."""
+        from limosa.cli.diff_versions import are_references
+
+        if not os.path.exists(value) and are_references([value]) and (":" in value or "@" in value):
+            return value
+        return super().convert(value, param, ctx)
+
+
 @click.command("diff")
-@click.argument("models", nargs=-1, type=options.INPUT, metavar="[BASE]... [NEW]")
-@options.output_option("Where to write the update; - is standard output.")
+@click.argument("models", nargs=-1, type=Model(), metavar="[BASE]... [NEW]")
+@click.option(
+    "-o",
+    "--output",
+    type=options.OUTPUT,
+    metavar="FILE",
+    help="Where to write the update; - is standard output.",
+)
 @click.option(
     "--adapter",
     type=click.Path(exists=True, file_okay=False),
@@ -29,7 +51,7 @@ if TYPE_CHECKING:
 @options.json_option("Print the result, with the base that was chosen, as JSON.")
 def command(
     models: tuple[str, ...],
-    output: str,
+    output: str | None,
     adapter: str | None,
     threads: int | None,
     limits: Limits,
@@ -39,12 +61,17 @@ def command(
     """Write the update that turns BASE into NEW.
 
     With several BASEs, the one that gives the smallest update is used, judged by a sample of it.
+    Of two versions on a hub it shows what changed, and what an update between them takes.
 
     \b
     limosa diff v1.safetensors v2.safetensors -o v1-to-v2.limosa
     limosa diff base.safetensors --adapter my-lora -o merged.limosa
     limosa diff --adapter my-vera -o my-vera.limosa
+    limosa diff team/detector:v1 team/detector:v3
     """
+    if output is None:
+        show_versions(models, as_json)
+        return
     report.refuse_json_on_stream(as_json, output)
     if adapter is not None:
         if len(models) > 1:
@@ -61,6 +88,15 @@ def command(
         raise click.UsageError("BASE is read twice: it cannot be standard input.")
     quality = options.quality(chosen)
     write_update(tuple(bases), new, output, quality, threads, limits, as_json)
+
+
+def show_versions(models: tuple[str, ...], as_json: bool) -> None:
+    """Show what changed between two versions of a hub; nothing is written."""
+    from limosa.cli import diff_versions
+
+    if len(models) != 2 or not diff_versions.are_references(models):
+        raise click.UsageError("Missing option '-o' / '--output'.")
+    diff_versions.show(models, as_json)
 
 
 def code_adapter(

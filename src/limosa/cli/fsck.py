@@ -7,7 +7,7 @@ import click
 from limosa.cli import options, remote
 
 
-@click.command("fsck")
+@click.command("fsck", short_help="See whether a hub has all that it should.")
 @click.option("--read-data", is_flag=True, help="Read every blob and compare its SHA-256.")
 @remote.hub_options
 @options.json_option()

@@ -7,7 +7,7 @@ import click
 from limosa.cli import options, remote
 
 
-@click.command("gc")
+@click.command("gc", short_help="Let a hub remove what nobody needs.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.option("--thin", is_flag=True, help="Keep one route to each version, and nothing more.")
 @remote.hub_options

@@ -7,7 +7,7 @@ import click
 from limosa.cli import options, remote
 
 
-@click.command("info")
+@click.command("info", short_help="Show what a version is.")
 @click.argument("reference", metavar="OWNER/NAME[:VERSION]")
 @click.option("--tensors", is_flag=True, help="List the tensors, too.")
 @remote.hub_options

@@ -7,7 +7,7 @@ import click
 from limosa.cli import options, remote
 
 
-@click.command("ls")
+@click.command("ls", short_help="List what a hub has.")
 @click.argument("repository", required=False, metavar="[OWNER/NAME]")
 @remote.hub_options
 @options.json_option()

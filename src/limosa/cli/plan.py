@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from limosa.hub.reference import Reference
 
 
-@click.command("plan")
+@click.command("plan", short_help="Show what a pull would fetch.")
 @click.argument("reference", metavar="OWNER/NAME[:VERSION]")
 @click.option(
     "--have",

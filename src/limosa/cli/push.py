@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from limosa.exchange.publish import PushResult
 
 
-@click.command("push")
+@click.command("push", short_help="Make a model a version on a hub.")
 @click.argument("model", type=click.Path(exists=True))
 @click.argument("reference", metavar="OWNER/NAME:VERSION")
 @click.option(

@@ -7,7 +7,7 @@ import click
 from limosa.cli import options, remote
 
 
-@click.command("tag")
+@click.command("tag", short_help="Move or remove a tag.")
 @click.argument("reference", metavar="OWNER/NAME[:VERSION]")
 @click.argument("tag")
 @click.option("--delete", is_flag=True, help="Forget the tag of OWNER/NAME.")
@@ -37,7 +37,10 @@ def command(
     with remote.open_client(hub, token) as client:
         if delete:
             client.remove_tag(named.repository, tag)
-            click.echo(f"{named.repository}: tag {tag} is gone")
+            if as_json:
+                remote.print_json({"removed": f"{named.repository}:{tag}"})
+            else:
+                click.echo(f"{named.repository}: tag {tag} is gone")
             return
         if not named.name:
             raise click.UsageError("Name the version that the tag shall mean: OWNER/NAME:VERSION.")

@@ -7,7 +7,7 @@ import click
 from limosa.cli import options, remote
 
 
-@click.command("whoami")
+@click.command("whoami", short_help="Say what the token allows.")
 @remote.hub_options
 @options.json_option()
 def command(hub: str | None, token: str | None, as_json: bool) -> None:

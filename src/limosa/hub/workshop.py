@@ -30,6 +30,9 @@ class Verified:
 class Workshop(Protocol):
     """Decodes and encodes for a hub; safe to call from several threads."""
 
+    def close(self) -> None:
+        """Let what is under way end."""
+
     def verify(self, repository: str, blob: Path, base: str, digest: str, state: str) -> Verified:
         """Decode an upload against the version of state *base*; it must give *digest*.
 

@@ -87,9 +87,19 @@ def read_bytes(context: click.Context, parameter: click.Parameter, value: str) -
 @click.option(
     "--rate",
     type=click.FloatRange(0),
-    default=0.0,
+    default=100.0,
     metavar="N",
-    help="Requests a second of one token or address; any when not given.",
+    show_default=True,
+    help="Requests a second of one token or address; 0: any.",
+)
+@click.option(
+    "--chores",
+    "chores_seconds",
+    type=click.FloatRange(0),
+    default=3600.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds between two rounds of gc, and of making what most devices need; 0: never.",
 )
 @click.option(
     "--jobs",

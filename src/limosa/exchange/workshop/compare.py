@@ -36,10 +36,11 @@ def compare(target: Base, other: Base) -> Distance:
 
     >>> one = Base.from_tensors({"w": Tensor.from_numpy(np.float32([3, 4]))})
     >>> two = Base.from_tensors({"w": Tensor.from_numpy(np.float32([3, 3.5]))})
-    >>> compare(one, two)
-    Distance(snr=20.0, max_error=0.5)
+    >>> found = compare(one, two)
+    >>> round(found.snr, 9), found.max_error
+    (20.0, 0.5)
     """
-    signal = noise = largest = 0.0
+    signal, noise = _Power(), _Power()
     for name, spec in target.specs.items():
         if other.specs.get(name) != spec:
             raise _differs(name, "its dtype or shape")
@@ -48,7 +49,8 @@ def compare(target: Base, other: Base) -> Distance:
         assert two is not None
         if np.array_equal(one, two):
             values = _floats(spec, one)
-            signal += 0.0 if values is None else float(np.square(_finite(values)).sum())
+            if values is not None:
+                signal.add(_finite(values))
             continue
         old, new = _floats(spec, one), _floats(spec, two)
         if old is None or new is None:
@@ -56,18 +58,40 @@ def compare(target: Base, other: Base) -> Distance:
         finite = np.isfinite(old)
         if not np.array_equal(old[~finite], new[~finite], equal_nan=True):
             raise _differs(name, "NaN or an infinity")
-        error = np.abs(new[finite] - old[finite])
-        signal += float(np.square(old[finite]).sum())
-        noise += float(np.square(error).sum())
-        largest = max(largest, float(error.max(initial=0.0)))
-    if noise == 0.0:
+        signal.add(old[finite])
+        with np.errstate(over="ignore"):
+            noise.add(np.nan_to_num(new[finite] - old[finite]))
+    if noise.peak == 0.0:
         return Distance(math.inf, 0.0)
-    return Distance(10 * math.log10(signal / noise) if signal else -math.inf, largest)
+    return Distance(signal.decibels() - noise.decibels(), noise.peak)
+
+
+class _Power:
+    """A sum of squares, of numbers whose squares may overflow."""
+
+    def __init__(self) -> None:
+        self._sum, self.peak = 0.0, 0.0
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """The squares of *values*."""
+        peak = max(self.peak, float(np.abs(values).max(initial=0.0)))
+        if peak > 0.0:
+            self._sum *= (self.peak / peak) ** 2
+            self._sum += float(np.square(values / peak).sum())
+            self.peak = peak
+
+    def decibels(self) -> float:
+        """10 times its logarithm."""
+        if self.peak == 0.0:
+            return -math.inf
+        return 10 * math.log10(self._sum) + 20 * math.log10(self.peak)
 
 
 def _floats(spec: TensorSpec, data: NDArray[np.uint8]) -> NDArray[np.float64] | None:
     """The values of a float tensor as F64; None of another."""
     values = Tensor(spec.dtype, spec.shape, data).numpy()
+    if values.dtype.kind == "c":
+        values = np.ascontiguousarray(values).ravel().view(values.real.dtype)
     if values.dtype.kind not in "fV" and "float" not in values.dtype.name:
         return None
     return np.asarray(values, np.float64).ravel()

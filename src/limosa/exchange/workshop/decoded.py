@@ -20,7 +20,7 @@ from limosa.hub.store.records import Node
 from limosa.hub.store.store import Store
 from limosa.limits import Limits
 
-_MODEL, _LOCK = "model", "lock"
+_MODEL, _LOCK, _GONE = "model", "lock", "gone"
 
 
 class DecodedVersions:
@@ -92,20 +92,21 @@ class DecodedVersions:
 
     def _decode(self, repository: str, node: Node, model: Path) -> None:
         """Along the cheapest route from what is decoded already."""
+        graph = self._store.graph
         here = [home.name for home in self._folder.iterdir() if (home / _MODEL).exists()]
-        start, steps = self._store.graph.plan(repository, here, node.digest)
-        if start == NOTHING:
-            self._walk(repository, None, steps, model)
-            return
-        with self.of_state_or_digest(repository, start) as base:
-            self._walk(repository, base, steps, model)
-
-    @contextmanager
-    def of_state_or_digest(self, repository: str, name: str) -> Iterator[Path]:
-        """A model of that state, or that version."""
-        node = self._store.graph.known(repository, [name])[0]
-        with self.of_node(repository, node) as path:
-            yield path
+        bases = {n.state: n for n in graph.known(repository, here) if n.digest in here}
+        while True:
+            start, steps = graph.plan(repository, list(bases), node.digest)
+            if start == NOTHING:
+                self._walk(repository, None, steps, model)
+                return
+            try:
+                with _using(self._folder / bases[start].digest, _refuse) as base:
+                    self._walk(repository, base, steps, model)
+                    return
+            except _GoneError:
+                # Not decoded again from here: that could need the model that is being made.
+                del bases[start]
 
     def _walk(self, repository: str, base: Path | None, steps: list[Step], model: Path) -> None:
         scratch = self._folder.parent / f"walk-{secrets.token_hex(6)}"
@@ -146,6 +147,14 @@ class DecodedVersions:
                 over -= sizes[home]
 
 
+class _GoneError(Exception):
+    """A decoded version was removed meanwhile."""
+
+
+def _refuse(model: Path) -> None:
+    raise _GoneError
+
+
 @contextmanager
 def _using(home: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """A model that nobody removes meanwhile; one at a time makes it."""
@@ -167,8 +176,10 @@ def _remove(home: Path) -> bool:
     try:
         with (home / _LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            model = home / _MODEL
-            shutil.rmtree(model, ignore_errors=True)
+            # Renamed first: whoever is killed halfway leaves no half of a model.
+            shutil.rmtree(home / _GONE, ignore_errors=True)
+            os.replace(home / _MODEL, home / _GONE)
+            shutil.rmtree(home / _GONE, ignore_errors=True)
             return True
     except (BlockingIOError, FileNotFoundError):
         return False

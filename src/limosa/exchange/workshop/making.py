@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import secrets
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from limosa.errors import LimosaError, TransportError
@@ -89,7 +90,6 @@ class Makings:
         self._pool = ThreadPoolExecutor(jobs, "limosa-edge")
         self._under_way: dict[tuple[str, ...], Making] = {}
         self._lock = threading.Lock()
-        self._count = 0
 
     def stream(self, key: tuple[str, ...], make: Callable[[Sink, Path], None]) -> Iterator[bytes]:
         """The bytes of what *make* writes to its sink, and keeps at the end.
@@ -102,12 +102,32 @@ class Makings:
         with self._lock:
             found = self._under_way.get(key)
             if found is None:
-                self._count += 1
-                path = self._folder / f"edge-{id(self)}-{self._count}.limosa"
+                path = self._folder / f"edge-{secrets.token_hex(8)}.limosa"
                 found = Making(path)
-                self._under_way[key] = found
-                self._pool.submit(self._run, key, found, make, path)
+                self._begin(key, found, make, path)
             return found.read()
+
+    def _begin(
+        self,
+        key: tuple[str, ...],
+        making: Making,
+        make: Callable[[Sink, Path], None],
+        path: Path,
+    ) -> None:
+        try:
+            work = self._pool.submit(self._run, key, making, make, path)
+        except RuntimeError:
+            making.finish()
+            path.unlink()
+            raise _stops() from None
+        self._under_way[key] = making
+        work.add_done_callback(lambda done: self._give_up(making, path, done))
+
+    def _give_up(self, making: Making, path: Path, work: Future[None]) -> None:
+        """Whoever waits for work that will never begin is told so."""
+        if work.cancelled():
+            making.finish(_stops())
+            path.unlink(missing_ok=True)
 
     def _run(
         self,
@@ -128,5 +148,9 @@ class Makings:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let what is under way end."""
+        """Let what is under way end; what has not begun never does."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _stops() -> TransportError:
+    return TransportError("the hub stops", remedy="ask again in a moment")

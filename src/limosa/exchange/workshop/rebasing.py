@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -49,7 +50,7 @@ def cluster(
             name: stack.enter_context(shop.decoded.of_digest(*place))
             for name, place in members.items()
         }
-        scratch = shop.work / f"cluster-{id(paths)}"
+        scratch = shop.work / f"cluster-{secrets.token_hex(6)}"
         scratch.mkdir()
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         report = choose(

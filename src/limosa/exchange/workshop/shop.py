@@ -98,7 +98,8 @@ class Shop:
         known = self.store.graph.known(repository, [target])
         if not any(node.digest == target for node in known):
             raise NotFoundError("no such version", where=repository, found=target)
-        if base != NOTHING and not self.store.graph.known(repository, [base]):
+        bases = self.store.graph.known(repository, [base])
+        if base != NOTHING and not any(node.state == base for node in bases):
             raise NotFoundError("no such base", where=repository, found=base)
         key = (repository, base, target)
 
@@ -131,6 +132,9 @@ class Shop:
         nbytes = path.stat().st_size
         edge = StoredEdge(base, target, state, sha256_of(path), nbytes, 0, kind, found.memory)
         self.store.add_edge(repository, edge, path)
+        if kind == "made":
+            # Whoever asked for it, and was cut off, asks again.
+            self.store.graph.lease([edge.sha256])
         self.store.graph.keep_estimates(repository, target, {base: (nbytes, 0.0)})
         return nbytes
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,9 @@ _BINS = 48
 # Wider than nearly all weights, so that a few far ones do not flatten all others.
 _SHARE = 0.9995
 _SAMPLE = 2**20
+_RUN = 2**12
+# Bins narrower than this would be of no width; squares of larger numbers overflow.
+_LEAST_REACH, _LARGE = 1e-150, 1e150
 
 Floats = NDArray[np.float64]
 
@@ -26,9 +32,9 @@ class TensorStatistics:
         name, dtype, shape, nbytes: of it; the name is "" for all tensors as one.
         mean, std, low, high: of its finite elements; None if it has none, or is of no number.
         zeros: share of elements that are 0.
-        edges: ends of the bins, one more than there are bins; both histograms have these.
+        edges: ends of the bins, one more than there are bins.
         counts: elements in each bin; those beyond the ends are in the first and the last.
-        delta_counts: the same of the difference; None without a base's tensor.
+        delta_edges, delta_counts: the same of the difference; None without a base's tensor.
         changed: share of elements that differ from the base's.
         delta_std: of the difference.
     """
@@ -44,6 +50,7 @@ class TensorStatistics:
     zeros: float = 0.0
     edges: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
+    delta_edges: tuple[float, ...] | None = None
     delta_counts: tuple[int, ...] | None = None
     changed: float | None = None
     delta_std: float | None = None
@@ -54,8 +61,9 @@ def tensor_statistics(
 ) -> list[TensorStatistics]:
     """Of every tensor of *held*, one after the other, so that one at a time is in memory.
 
-    Tensors of more than a million elements are judged by a million that are spread evenly. The
-    last one of the list is of all float tensors as one, judged in the same way.
+    Tensors of more than a million elements are judged by a million, in runs that are spread
+    evenly. The last one of the list is of all float tensors as one, judged in the same way; of a
+    tensor that *other* does not have nothing counts as changed there.
 
     Args:
         held: the version.
@@ -63,15 +71,16 @@ def tensor_statistics(
         bins: of each histogram.
     """
     total = sum(spec.elements for spec in held.specs.values())
+    share = min(1.0, _SAMPLE / max(1, total))
     found, values_of_all, before_of_all = [], [], []
     for name, spec in held.specs.items():
         values, before = _pair(held, other, spec)
         plain = TensorStatistics(name, spec.dtype, tuple(spec.shape), spec.nbytes)
         found.append(_describe(plain, values, before, bins))
         if values is not None and "F" in spec.dtype:
-            step = max(1, total // _SAMPLE)
-            values_of_all.append(values[::step])
-            before_of_all.append(values[::step] if before is None else before[::step])
+            most = math.ceil(spec.elements * share)
+            values_of_all.append(_thin(values, most))
+            before_of_all.append(_thin(values if before is None else before, most))
     nbytes = sum(spec.nbytes for spec in held.specs.values())
     whole = TensorStatistics("", "", (total,), nbytes)
     if values_of_all:
@@ -96,20 +105,29 @@ def _describe(
     finite = values[np.isfinite(values)]
     if not len(finite):
         return plain
-    reach = float(np.quantile(np.abs(finite), _SHARE)) or float(np.abs(finite).max()) or 1.0
-    edges = np.linspace(-reach, reach, bins + 1)
-    difference = _difference(values, before)
+    edges, difference = _edges(finite, bins), _difference(values, before)
+    delta_edges = None if difference is None else _edges(difference, bins)
     return replace(
         plain,
-        mean=float(finite.mean()), std=float(finite.std()),
+        mean=_scaled(np.mean, finite), std=_scaled(np.std, finite),
         low=float(finite.min()), high=float(finite.max()),
         zeros=float(np.mean(values == 0)),
         edges=tuple(edges.tolist()),
         counts=_count(finite, edges),
-        delta_counts=None if difference is None else _count(difference, edges),
+        delta_edges=None if delta_edges is None else tuple(delta_edges.tolist()),
+        delta_counts=_count(difference, delta_edges)
+        if difference is not None and delta_edges is not None
+        else None,
         changed=None if before is None else _changed(values, before),
-        delta_std=None if difference is None or not len(difference) else float(difference.std()),
+        delta_std=_spread(difference),
     )  # fmt: skip
+
+
+def _edges(values: Floats, bins: int) -> Floats:
+    """Of bins around 0 that hold nearly all of *values*."""
+    sizes = np.abs(values) if len(values) else np.zeros(1)
+    reach = float(np.quantile(sizes, _SHARE)) or float(sizes.max()) or 1.0
+    return np.linspace(-1, 1, bins + 1) * max(reach, _LEAST_REACH)
 
 
 def _values(model: Base, spec: TensorSpec) -> Floats | None:
@@ -119,9 +137,25 @@ def _values(model: Base, spec: TensorSpec) -> Floats | None:
     array = Tensor(spec.dtype, spec.shape, data).numpy().ravel()
     if array.dtype.kind in "cSU":
         return None
-    step = max(1, len(array) // _SAMPLE)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(array[::step], np.float64)
+        return np.asarray(_thin(array, _SAMPLE), np.float64)
+
+
+def _thin(values: NDArray[Any], most: int) -> NDArray[Any]:
+    """So many of *values*; in runs, as every nth one could always be of the same columns."""
+    if len(values) <= most:
+        return values
+    run = max(1, min(_RUN, most // 64))
+    starts = np.linspace(0, len(values) - run, most // run).astype(np.int64)
+    return np.asarray(values[(starts[:, None] + np.arange(run)).ravel()])
+
+
+def _scaled(measure: Callable[[Floats], Any], values: Floats) -> float:
+    """A mean or deviation that no square overflows."""
+    peak = float(np.abs(values).max())
+    if _LEAST_REACH < peak < _LARGE:
+        return float(measure(values))
+    return float(measure(values / peak)) * peak if peak else 0.0
 
 
 def _difference(values: Floats, before: Floats | None) -> Floats | None:
@@ -130,6 +164,12 @@ def _difference(values: Floats, before: Floats | None) -> Floats | None:
     with np.errstate(invalid="ignore", over="ignore"):
         found = values - before
     return np.asarray(found[np.isfinite(found)], np.float64)
+
+
+def _spread(difference: Floats | None) -> float | None:
+    if difference is None or not len(difference):
+        return None
+    return _scaled(np.std, difference)
 
 
 def _changed(values: Floats, before: Floats) -> float:

@@ -140,6 +140,7 @@ def _layers(
     ends = []
     for number, (_, end) in enumerate(spans[:-1], 1):
         with open_layer(blob, number, base=base, limits=limits, threads=threads) as layer:
+            layer.verify()  # or its sender could pass it off as any version
             found = make_manifest(layer.digest, layer.specs, layer.tensor_digests, layer.sources)
             distance = compare(target, layer.as_base())
         bound = {"quality": f"layer {number}", **vars(distance)}

@@ -19,11 +19,13 @@ class Item:
     """What takes a place in a column: boxes below each other, or (without boxes) a passing line.
 
     Attributes:
+        place: in history.
         y: of its upper edge.
         anchor: from there to where its neighbours should be level with it.
     """
 
     boxes: Sequence[Box] = ()
+    place: int = 0
     column: int = 0
     height: float = 0.0
     anchor: float = 0.0
@@ -67,12 +69,15 @@ def place_columns(items: Sequence[Item], wires: Sequence[Wire]) -> list[list[Ite
 
 
 def _trunk(columns: Sequence[Sequence[Item]]) -> list[Item]:
-    """Of each column the item that most of history is still before; they stand level."""
+    """Of each column what most of history follows, or else the newest; these stand level."""
     ahead: dict[int, int] = {}
     for column in reversed(columns):
         for item in column:
             ahead[id(item)] = max((ahead[id(other)] + 1 for other in item.near[1]), default=0)
-    return [max(column, key=lambda item: (bool(item.boxes), ahead[id(item)])) for column in columns]
+    return [
+        max(column, key=lambda item: (bool(item.boxes), ahead[id(item)], item.place))
+        for column in columns
+    ]
 
 
 def _order(columns: list[list[Item]]) -> None:

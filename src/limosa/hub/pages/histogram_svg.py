@@ -137,7 +137,8 @@ def _panel(shown: Sequence[tuple[str, Histogram]], left: float, legends: dict[st
         [histogram for _, histogram in shown],
         left + _LEFT, _TOP, _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM,
     )  # fmt: skip
-    parts = [*_grid(frame)]
+    right = frame.x + frame.width
+    parts = [*_grid(frame), text("density", x=right, y=16, class_="axis end")]
     parts += [_curve(histogram, frame, name) for name, histogram in shown]
     x = frame.x
     for name, _ in shown:

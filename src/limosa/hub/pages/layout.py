@@ -113,7 +113,9 @@ def lay_out(graph: Graph) -> Layout:
     """Give every node and every edge of *graph* its place. An edge to an unknown node has none."""
     boxes, ends = _resolve(graph)
     stacks = _stacks(boxes)
-    item_of = {id(box): Item(stack) for stack in stacks for box in stack[:1]}
+    item_of = {
+        id(box): Item(stack, place) for place, stack in enumerate(stacks) for box in stack[:1]
+    }
     for stack in stacks:
         for box in stack[1:]:
             item_of[id(box)] = item_of[id(stack[0])]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from limosa.hub.pages import words
 from limosa.hub.pages.views import Asked, TensorRow
 
 #: Rows of a page.
@@ -34,7 +35,7 @@ class Selection:
 
 
 def _changed(row: TensorRow) -> float | None:
-    return None if row.changed is None else row.changed / max(row.elements, 1)
+    return None if row.changed is None else words.ratio(row.changed, row.elements)
 
 
 COLUMNS = (

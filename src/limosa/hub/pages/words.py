@@ -59,6 +59,18 @@ def percent(part: int | None, whole: int | None) -> str:
     return f"{thousandths / 1000:.{1 if thousandths >= 1000 else 2}f} %"
 
 
+def ratio(part: int, whole: int) -> float:
+    """What *part* is of *whole*, to sort by.
+
+    >>> ratio(1, 8), ratio(3, 0), ratio(10**400, 1)
+    (0.125, 3.0, inf)
+    """
+    try:
+        return part / (whole or 1)
+    except OverflowError:
+        return math.inf
+
+
 def times(part: int, whole: int) -> str:
     """How many times *part* goes into *whole*.
 

@@ -73,6 +73,7 @@ class Hub:
         """Let work under way end, take nothing new."""
         self.stopping = True
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self.workshop.close()
         self.store.close()
 
     def anonymous(self) -> Caller:

@@ -163,11 +163,11 @@ def _tensor(found: Mapping[str, Any]) -> views.TensorRow:
     if not found["edges"]:
         return row
     low, high = found["edges"][0], found["edges"][-1]
-    delta = found["delta_counts"]
+    delta, beside = found["delta_counts"], found["delta_edges"]
     return views.TensorRow(
         row.name, row.dtype, shape, row.nbytes, row.mean, row.std, row.low, row.high,
         views.Histogram(low, high, found["counts"]),
-        None if delta is None else views.Histogram(low, high, delta),
+        None if delta is None else views.Histogram(beside[0], beside[-1], delta),
         None if found["changed"] is None else round(found["changed"] * row.elements),
     )  # fmt: skip
 

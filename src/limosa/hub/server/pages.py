@@ -112,11 +112,6 @@ def version(
     owner: str,
     name: str,
     reference: str,
-    q: str = "",
-    sort: str = "",
-    order: str = "",
-    page: int = 1,
-    tensor: str = "",
 ) -> Response:
     """A version, with its tensors and how they are distributed."""
     home = _may_read(caller, owner, name)
@@ -125,7 +120,7 @@ def version(
     found = hub.store.catalog.resolve(home, reference)
     base = _compared_with(hub, home, found)
     statistics = _statistics(hub, home, found, base)
-    asked = views.Asked(q[:200], sort[:20], order == "desc", max(1, page), tensor[:4096])
+    asked = links.asked(request.query_params)
     view = gather.version(
         hub, home, found, page_of(request, caller), asked, statistics, base.name if base else ""
     )
@@ -218,7 +213,7 @@ def revoke(hub: HubHere, caller: Reader, form: Form, number: int) -> Response:
 @router.get("/login")
 def login_form(request: Request, caller: Reader, next: str = "/") -> Response:
     """Where a token is shown to the hub."""
-    view = views.LoginView(page_of(request, caller), next=_local(next))
+    view = views.LoginView(page_of(request, caller), next=links.onward(next))
     return _html(render.render_login(view))
 
 
@@ -227,7 +222,7 @@ def login(request: Request, hub: HubHere, form: Form) -> Response:
     """Sign in: the token goes into a cookie that scripts cannot read."""
     address = request.client.host if request.client else "unknown"
     hub.rates.take(address)
-    token, following = form.get("token", "").strip(), _local(form.get("next", "/"))
+    token, following = form.get("token", "").strip(), links.onward(form.get("next", "/"))
     try:
         if not token:
             raise AuthError("no token")
@@ -274,12 +269,6 @@ def problem_page(request: Request, error: Exception) -> Response:
 
 def _html(text: str, status: int = 200) -> Response:
     return HTMLResponse(text, status, headers={**render.HEADERS, "Cache-Control": "no-store"})
-
-
-def _local(address: str) -> str:
-    """An address of this hub, or the first page: nobody is sent elsewhere after signing in."""
-    good = address.startswith("/") and not address.startswith(("//", "/\\"))
-    return address if good and address.isprintable() else "/"
 
 
 def _known(caller: Caller) -> Caller:

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from limosa.errors import (
     ChecksumError,
@@ -119,8 +120,13 @@ def complete(
                 found=f"{upload.received} bytes", allowed=str(upload.announced.nbytes),
                 remedy="send the rest first",
             )  # fmt: skip
-        _wait_for(hub, upload)
+        ended = _wait_for(hub, upload)
         upload = hub.store.uploads.get(repository, number, caller.id)
+        if ended and upload.status == "open":
+            raise UnavailableError(
+                "the hub could not verify the upload now", where=f"upload {upload.id}",
+                retry_after=5.0, remedy="ask again: the bytes are kept",
+            )  # fmt: skip
     if upload.status == "failed":
         raise from_problem(upload.problem or {})
     if upload.status != "done":
@@ -140,19 +146,20 @@ def give_up(hub: HubHere, caller: Asking, repository: Repository, number: str) -
     hub.store.uploads.remove(upload)
 
 
-def _wait_for(hub: Hub, upload: Upload) -> None:
-    """Verify here, unless another worker does, and wait a while for the end."""
+def _wait_for(hub: Hub, upload: Upload) -> bool:
+    """Verify here, unless another worker does, and wait a while; whether it ended here."""
     if hub.stopping:
         raise UnavailableError("the hub stops", remedy="ask again in a moment")
     key = f"upload {upload.id}"
     if upload.status == "verifying" and hub.store.locks.is_held(key):
         time.sleep(min(1.0, _PATIENCE_S))
-        return
+        return False
     work = hub.start(key, lambda: _verify(hub, upload, key))
     try:
         work.result(timeout=_PATIENCE_S)
     except NotYet:
-        return
+        return False
+    return True
 
 
 def _verify(hub: Hub, upload: Upload, key: str) -> None:
@@ -264,12 +271,16 @@ def _number(field: str | None) -> int:
 async def _body(request: Request, most: int) -> bytes:
     """All of a request's body, if it is not too long."""
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise LimitError(
-                "too many bytes in one piece", where="upload", found=f"more than {most}",
-                allowed=str(most), remedy="send smaller pieces",
-            )  # fmt: skip
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > most:
+                raise LimitError(
+                    "too many bytes in one piece", where="upload", found=f"more than {most}",
+                    allowed=str(most), remedy="send smaller pieces",
+                )  # fmt: skip
+            parts.append(part)
+    except ClientDisconnect:
+        # Nobody hears this; it keeps a connection that ended out of the log of failures.
+        raise TransportError("the sender went away", remedy="go on from the offset") from None
     return b"".join(parts)

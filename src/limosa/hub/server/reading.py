@@ -29,7 +29,7 @@ def whoami(caller: Asking) -> dict[str, Any]:
         "name": caller.name,
         "kind": caller.kind,
         "scopes": [str(scope) for scope in caller.scopes],
-        "expires": iso(caller.expires.timestamp() if caller.expires else None),
+        "expires": iso(caller.expires),
     }
 
 
@@ -76,7 +76,7 @@ def graph(hub: HubHere, caller: Asking, repository: Repository) -> dict[str, Any
             "state": node.state,
             "names": names.get(node.digest, []),
             "of": node.copy_of,
-            "bound": None if node.bound is None else vars(node.bound),
+            "bound": None if node.bound is None else node.bound.to_json(),
         }
         for node in hub.store.catalog.nodes(repository)
     ]
@@ -125,7 +125,8 @@ def _told(step: Step) -> dict[str, Any]:
 def _layer(hub: Hub, repository: str, wanted: Version, layer: int) -> Version:
     """What the first layers of a version's blob give; the version itself if these are all."""
     edges = hub.store.graph.edges(repository)
-    blobs = {e.sha256 for e in edges if e.target == wanted.node.digest and e.base == NOTHING}
+    # Whole or an update: layers may start from a base.
+    blobs = {edge.sha256 for edge in edges if edge.target == wanted.node.digest}
     for edge in edges:
         if edge.layer == layer and edge.sha256 in blobs:
             return hub.store.catalog.resolve(repository, f"@{edge.target}")

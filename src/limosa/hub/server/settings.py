@@ -26,12 +26,14 @@ class HubSettings:
         max_piece_bytes: of one request of an upload.
         max_json_bytes: of any other request.
         rate: requests a second of one token or address; 0: any.
-        burst: that may come at once.
+        burst: that may come at once before the rate counts.
         jobs: models that are decoded or encoded at once, in one worker.
         threads: of each of these; None for all processors.
         accel: prefix of an internal address of nginx that serves the folder of the blobs.
         redirect: send receivers to the object storage itself.
         estimate_seconds: for finding out what an edge would take, in one plan.
+        chores_seconds: between two rounds of what the hub does by itself: gc, and making the
+            updates that most devices need; 0: never.
     """
 
     folder: Path
@@ -44,13 +46,14 @@ class HubSettings:
     max_model_bytes: int = 256 * GIB
     max_piece_bytes: int = 64 * MIB
     max_json_bytes: int = 4 * MIB
-    rate: float = 0.0
-    burst: int = 100
+    rate: float = 100.0
+    burst: int = 500
     jobs: int = 2
     threads: int | None = None
     accel: str | None = None
     redirect: bool = False
     estimate_seconds: float = 30.0
+    chores_seconds: float = 3600.0
 
     @property
     def database_url(self) -> str:

@@ -247,7 +247,12 @@ def put_edge(
     """Store an edge within a transaction; a smaller one takes the place of a larger one."""
     node = connection.execute(
         sa.select(nodes.c.id).where(nodes.c.repository_id == number, nodes.c.digest == edge.target)
-    ).scalar_one()
+    ).scalar()
+    if node is None:
+        raise NotFoundError(
+            "the version was removed meanwhile", where=f"version {edge.target[:16]}",
+            remedy="plan again",
+        )  # fmt: skip
     same = (edges.c.repository_id == number, edges.c.base == edge.base, edges.c.node_id == node)
     found = connection.execute(sa.select(edges.c.nbytes).where(*same)).scalar()
     if found is not None and found <= edge.nbytes:

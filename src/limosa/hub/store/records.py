@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -21,6 +22,15 @@ class Bound:
     quality: str
     snr: float
     max_error: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As docs/hub-protocol.md has it; JSON knows no infinity: such a ratio is null.
+
+        >>> Bound("bits=4", float("inf"), 0.0).to_json()
+        {'quality': 'bits=4', 'snr': None, 'max_error': 0.0}
+        """
+        snr = self.snr if math.isfinite(self.snr) else None
+        return {"quality": self.quality, "snr": snr, "max_error": self.max_error}
 
 
 @dataclass(frozen=True)
@@ -81,9 +91,7 @@ class Version:
             "metrics": dict(self.metrics),
             "parents": list(self.parents),
             "of": self.node.copy_of,
-            "bound": None
-            if bound is None
-            else {"quality": bound.quality, "snr": bound.snr, "max_error": bound.max_error},
+            "bound": None if bound is None else bound.to_json(),
         }
 
 

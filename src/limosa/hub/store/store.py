@@ -6,9 +6,10 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from limosa.errors import ChecksumError, CorruptError, LimitError
+from limosa.errors import ChecksumError, CorruptError, LimitError, TransportError
 from limosa.hub.manifest import Manifest
 from limosa.hub.store.accounts import Accounts
 from limosa.hub.store.blob_table import BlobTable, adopt
@@ -144,7 +145,9 @@ class Store:
         )  # fmt: skip
         self.put_blob(edge.sha256, blob)
         self.uploads.publish(upload, manifest, edge, layers, lambda: self._is_there(edge))
-        self.drop_parts(upload.id)
+        # From here on it is done, whatever happens; what cannot be removed now, ``gc`` removes.
+        with suppress(TransportError):
+            self.drop_parts(upload.id)
 
     def add_edge(
         self,

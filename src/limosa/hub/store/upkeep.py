@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
 import sqlalchemy as sa
 
@@ -14,13 +15,15 @@ from limosa.hub.store.blobs import blob_key
 from limosa.hub.store.catalog import repository_id, touch
 from limosa.hub.store.graph import stored_edges
 from limosa.hub.store.records import StoredEdge
-from limosa.hub.store.schema import edges, nodes, repositories, versions
+from limosa.hub.store.schema import blobs, edges, nodes, repositories, versions
 from limosa.hub.store.store import Store
 from limosa.hub.store.thinning import surplus
 
 #: A blob that nobody needs goes so much later: nothing under way may still count on it.
 GRACE_S = 3600.0
 _PREFIX = "blobs/"
+# What a writer that was killed left in a folder of blobs.
+_UNFINISHED_S = 3600.0
 
 
 @dataclass
@@ -93,7 +96,9 @@ def _thin(store: Store, repository: str, cache_bytes: int, freed: Freed, dry_run
         # What a push needs while it is being checked is kept by its own row's lock.
         stored = stored_edges(connection, number)
         wanted = _wanted(connection, number)
-        gone = surplus(stored, wanted, cache_bytes)
+        leased = _leased(connection, store.clock())
+        # Who was told of a route may still fetch it.
+        gone = [e for e in surplus(stored, wanted, cache_bytes) if e.sha256 not in leased]
         freed.edges += len(gone)
         for edge in () if dry_run else gone:
             _remove(connection, number, edge)
@@ -101,6 +106,10 @@ def _thin(store: Store, repository: str, cache_bytes: int, freed: Freed, dry_run
             _forget_nodes(connection, number)
             touch(connection, number)
     return _extra_bytes(stored, wanted, gone)
+
+
+def _leased(connection: sa.Connection, now: float) -> set[str]:
+    return set(connection.execute(sa.select(blobs.c.sha256).where(blobs.c.leased > now)).scalars())
 
 
 def _wanted(connection: sa.Connection, number: int) -> set[str]:
@@ -156,8 +165,10 @@ def _drop_uploads(store: Store, freed: Freed, dry_run: bool) -> None:
         if not dry_run:
             freed.nbytes += store.drop_parts(upload.id)
             store.uploads.remove(upload)
+    # Listed before it is asked which are known: an upload has its row before it has bytes.
+    parts = list(store.blobs.list("uploads/"))
     known = store.uploads.numbers()
-    for key, size, _ in list(store.blobs.list("uploads/")):
+    for key, size, _ in parts:
         if key.split("/")[1] not in known:
             freed.nbytes += size
             if not dry_run:
@@ -169,6 +180,8 @@ def _sweep(store: Store, grace_s: float, freed: Freed, dry_run: bool) -> None:
     lying = {key.rsplit("/", 1)[1]: size for key, size, _ in store.blobs.list(_PREFIX)}
     orphans = [(sha256, size) for sha256, size in lying.items() if sha256 not in known]
     store.blob_table.condemn(orphans, dry_run=dry_run)
+    if not dry_run:
+        freed.nbytes += store.blobs.sweep(_long_ago(store.clock() - _UNFINISHED_S))
     for sha256, nbytes in store.blob_table.due(grace_s):
 
         def remove(key: str = blob_key(sha256)) -> None:
@@ -177,6 +190,10 @@ def _sweep(store: Store, grace_s: float, freed: Freed, dry_run: bool) -> None:
         if dry_run or store.blob_table.sweep(sha256, grace_s, remove):
             freed.blobs += 1
             freed.nbytes += nbytes
+
+
+def _long_ago(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
 
 
 def fsck(store: Store, *, read_data: bool = False) -> Checked:

@@ -17,7 +17,7 @@ from limosa.hub.store.catalog import put_node, put_tag, repository_id, touch
 from limosa.hub.store.database import Database
 from limosa.hub.store.graph import put_edge
 from limosa.hub.store.records import Bound, StoredEdge, iso
-from limosa.hub.store.schema import nodes, repositories, uploads, versions
+from limosa.hub.store.schema import nodes, repositories, tags, uploads, versions
 
 #: How long an upload may pause.
 KEPT_S = 24 * 3600.0
@@ -130,23 +130,17 @@ class UploadTable:
         """
         now = self._clock()
         with self._database.begin() as connection:
-            made = self._database.insert_missing(
-                repositories, {"name": repository, "created": now}, ["name"]
-            )
-            connection.execute(made)
-            inside = repository_id(connection, repository)
-            _check_version(connection, inside, announced)
             upload = Upload(
                 number, repository, announced, 0, "open", None, token_id, by, now + KEPT_S
             )
-            if _has_node(connection, inside, announced.digest):
-                self._name_version(connection, inside, upload)
+            if self._known(connection, upload):
                 return replace(upload, announced=replace(announced, nbytes=0), status="done")
-            _check_base(connection, inside, announced)
             found = connection.execute(
                 sa.select(uploads).where(
                     uploads.c.repository == repository,
                     uploads.c.version == announced.version,
+                    uploads.c.digest == announced.digest,
+                    uploads.c.base == announced.base,
                     uploads.c.sha256 == announced.sha256,
                     uploads.c.token_id == token_id,
                     uploads.c.status.in_(["open", "verifying"]),
@@ -154,9 +148,30 @@ class UploadTable:
                 )
             ).first()
             if found is not None:
-                return _upload(found)
+                # Its notes and tags are those that were said last.
+                details = _row(upload)["details"]
+                connection.execute(
+                    sa.update(uploads).where(uploads.c.id == found.id).values(details=details)
+                )
+                return replace(_upload(found), announced=announced)
             connection.execute(sa.insert(uploads).values(**_row(upload), created=now))
         return upload
+
+    def _known(self, connection: sa.Connection, upload: Upload) -> bool:
+        """Whether the digest is here already, and is now called as announced."""
+        query = sa.select(repositories.c.id).where(repositories.c.name == upload.repository)
+        inside = connection.execute(query).scalar()
+        if inside is None:
+            # It is made when its first version is visible.
+            if upload.announced.base:
+                raise _no_base(upload.announced)
+            return False
+        _check_version(connection, inside, upload.announced)
+        if _has_node(connection, inside, upload.announced.digest):
+            self._name_version(connection, inside, upload)
+            return True
+        _check_base(connection, inside, upload.announced)
+        return False
 
     def get(self, repository: str, number: str, token_id: int) -> Upload:
         """An upload of the caller.
@@ -251,6 +266,8 @@ class UploadTable:
         """
         now = self._clock()
         with self._database.begin() as connection:
+            made = {"name": upload.repository, "created": now}
+            connection.execute(self._database.insert_missing(repositories, made, ["name"]))
             inside = repository_id(connection, upload.repository)
             _check_version(connection, inside, upload.announced)
             _check_base(connection, inside, upload.announced)
@@ -297,8 +314,6 @@ class UploadTable:
 
 
 def _check_version(connection: sa.Connection, number: int, announced: Announced) -> None:
-    from limosa.hub.store.schema import tags
-
     found = connection.execute(
         sa.select(nodes.c.digest)
         .join(versions, versions.c.node_id == nodes.c.id)
@@ -327,10 +342,14 @@ def _check_base(connection: sa.Connection, number: int, announced: Announced) ->
         )
     ).first()
     if found is None:
-        raise NotFoundError(
-            "the hub does not have the base of this update", where=announced.version,
-            found=announced.base, remedy="push it against another version, or whole",
-        )  # fmt: skip
+        raise _no_base(announced)
+
+
+def _no_base(announced: Announced) -> NotFoundError:
+    return NotFoundError(
+        "the hub does not have the base of this update", where=announced.version,
+        found=announced.base, remedy="push it against another version, or whole",
+    )  # fmt: skip
 
 
 def _has_node(connection: sa.Connection, number: int, digest: str) -> bool:
