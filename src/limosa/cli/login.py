@@ -6,13 +6,14 @@ import sys
 
 import click
 
-from limosa.cli import remote
+from limosa.cli import options, remote
 
 
 @click.command("login", short_help="Remember a hub and a token.")
 @click.argument("url")
 @click.option("--token", metavar="TOKEN", help="Else it is asked for, or read from a pipe.")
-def command(url: str, token: str | None) -> None:
+@options.json_option()
+def command(url: str, token: str | None, as_json: bool) -> None:
     """Remember the hub at URL and a token for it, which is checked first.
 
     The file can be read by this user only, and a token is shown to its own hub only.
@@ -35,4 +36,7 @@ def command(url: str, token: str | None) -> None:
     with HubClient(hub, token) as client:
         found = client.whoami()
     path = remote.places().login(hub, token)
+    if as_json:
+        remote.print_json({"hub": hub, "file": str(path), **found})
+        return
     click.echo(f"{found['name']} at {hub}: {', '.join(found['scopes'])} (kept in {path})")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from limosa.exchange.install import PullResult, Wishes
     from limosa.hub.client import HubClient
     from limosa.hub.reference import Reference
+    from limosa.hub.settings import Places
 
 
 @click.command("pull", short_help="Get a version by the fewest bytes from what is here.")
@@ -110,8 +111,9 @@ def command(
     named = [remote.reference_of(text) for text in references]
     if len(named) > 1 and (follow or tensors):
         raise click.UsageError("--follow and --tensor take one version.")
-    if remote.places().offline and not (dry_run or tensors or follow or quality or layers):
-        _pull_offline(named, output, as_json)
+    here = remote.places()
+    if here.offline and not (dry_run or tensors or quality or layers or follow):
+        _pull_offline(here, hub, named, output, as_json)
         return
     with remote.open_client(hub, token) as client:
         if dry_run:
@@ -129,14 +131,6 @@ def command(
         failed = _pull_all(client, named, output, pull_one, as_json)
     if failed:
         context.exit(PARTIAL)
-
-
-def _pull_offline(named: list[Reference], output: Path | None, as_json: bool) -> None:
-    from limosa.exchange.install import pull_offline
-
-    if len(named) != 1 or output is None:
-        raise click.UsageError("Offline, name one version, and its place with -o.")
-    _show(pull_offline(named[0], output, places=remote.places()), as_json)
 
 
 PullOne = Callable[["Reference", Path], "PullResult"]
@@ -181,6 +175,19 @@ def _pull_all(
     return failures > 0
 
 
+def _pull_offline(
+    here: Places, hub: str | None, named: list[Reference], output: Path | None, as_json: bool
+) -> None:
+    """Copy what this machine holds already."""
+    from limosa.exchange.install import pull_offline
+
+    if len(named) > 1 or output is None:
+        raise click.UsageError("Offline, name one version, and its place with -o.")
+    known = hub or here.hub
+    url = here.hub_url(hub) if known else ""
+    _show(pull_offline(named[0], output, places=here, hub=url), as_json)
+
+
 def _place(client: HubClient, reference: Reference, output: Path | None) -> Path:
     return Path(_default_name(client, reference)) if output is None else output
 
@@ -200,7 +207,8 @@ def _show(result: PullResult, as_json: bool) -> None:
         remote.print_json(asdict(result))
         return
     if not result.hops:
-        click.echo(f"{result.path} is {result.reference} already")
+        how = "was there already" if not result.copied else "copied from what is here"
+        click.echo(f"{result.path} is {result.reference}: {how}")
         return
     start = "an update" if result.start else "the whole model"
     whole = f", {result.nbytes / result.whole_nbytes:.0%} of the whole" if (
@@ -235,6 +243,7 @@ def _pull_tensors(
 def _follow(
     pull: Callable[[], PullResult], interval: float, command_line: str | None, as_json: bool
 ) -> None:
+    from limosa.cli.main import terminate
     from limosa.exchange.follow import Follower
 
     def failed(error: LimosaError) -> None:
@@ -252,6 +261,9 @@ def _follow(
 
     def stop(number: int, frame: Any) -> None:
         follower.stop()
+        # Whoever asks a second time does not want to wait for the pull that is under way.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, terminate)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)

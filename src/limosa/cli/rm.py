@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
-from limosa.cli import remote
+from limosa.cli import options, remote
 
 
 @click.command("rm")
 @click.argument("reference", metavar="OWNER/NAME:VERSION")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @remote.hub_options
-def command(reference: str, yes: bool, hub: str | None, token: str | None) -> None:
+@options.json_option()
+def command(reference: str, yes: bool, hub: str | None, token: str | None, as_json: bool) -> None:
     """Forget a version. What other versions are coded against stays until gc finds otherwise."""
     named = remote.reference_of(reference)
     if not named.name:
@@ -20,4 +21,7 @@ def command(reference: str, yes: bool, hub: str | None, token: str | None) -> No
         click.confirm(f"Forget {named}?", abort=True, err=True)
     with remote.open_client(hub, token) as client:
         client.remove_version(named.repository, named.name)
-    click.echo(f"{named} is gone")
+    if as_json:
+        remote.print_json({"removed": str(named)})
+    else:
+        click.echo(f"{named} is gone")

@@ -37,7 +37,10 @@ def command(
     with remote.open_client(hub, token) as client:
         if delete:
             client.remove_tag(named.repository, tag)
-            click.echo(f"{named.repository}: tag {tag} is gone")
+            if as_json:
+                remote.print_json({"removed": f"{named.repository}:{tag}"})
+            else:
+                click.echo(f"{named.repository}: tag {tag} is gone")
             return
         if not named.name:
             raise click.UsageError("Name the version that the tag shall mean: OWNER/NAME:VERSION.")

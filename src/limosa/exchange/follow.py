@@ -62,9 +62,13 @@ class Follower:
                 # Hubs restart, networks go away: the old model works on.
                 failures += 1
                 self._failed(error)
+            except OSError as error:
+                # A full disk may have room later.
+                failures += 1
+                self._failed(LimosaError("cannot read or write", found=str(error)))
             else:
                 failures = 0
-                if result.hops:
+                if result.hops or result.copied:
                     changes += 1
                     self._updated(result)
                     self._run_command(result)
@@ -76,6 +80,10 @@ class Follower:
     def _run_command(self, result: PullResult) -> None:
         if not self._command:
             return
-        ended = subprocess.run([*self._command, result.path], check=False)
+        try:
+            ended = subprocess.run([*self._command, result.path], check=False)
+        except OSError as error:
+            log.warning("the command cannot be run: %s", error)
+            return
         if ended.returncode:
-            log.warning("the command failed", extra={"status": ended.returncode})
+            log.warning("the command ended with status %s", ended.returncode)

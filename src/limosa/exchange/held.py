@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from limosa.exchange.forms import manifest_of
 from limosa.hub.digest import version_digest
-from limosa.hub.manifest import Manifest
 from limosa.limits import Limits
 
 _FILE = "held.json"
@@ -29,6 +29,7 @@ class Held:
         stamp: of its files: sizes and times; another one means that somebody changed them.
         state, form: as of a manifest.
         reference: what it was pulled or pushed as; "" if nobody said.
+        hub: address of the hub of that reference.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Held:
     state: str
     form: str
     reference: str = ""
+    hub: str = ""
 
     @property
     def digest(self) -> str:
@@ -58,6 +60,7 @@ class Inventory:
         path: str | os.PathLike[str],
         *,
         reference: str = "",
+        hub: str = "",
         limits: Limits | None = None,
         threads: int | None = None,
     ) -> Held:
@@ -71,25 +74,27 @@ class Inventory:
         stamp = stamp_of(Path(place))
         for one in self._read():
             if one.path == place and one.stamp == stamp:
-                if reference and one.reference != reference:
-                    self._put(Held(place, stamp, one.state, one.form, reference))
-                return one
+                named = replace(one, reference=reference, hub=hub) if reference else one
+                if named != one:
+                    self._put(named)
+                return named
         manifest = manifest_of(place, limits=limits, threads=threads)
-        return self.remember(place, manifest, reference=reference, stamp=stamp)
+        found = Held(place, stamp, manifest.state, manifest.form, reference, hub)
+        self._put(found)
+        return found
 
     def remember(
         self,
         path: str | os.PathLike[str],
-        manifest: Manifest,
+        state: str,
+        form: str,
         *,
         reference: str = "",
-        stamp: str | None = None,
+        hub: str = "",
     ) -> Held:
-        """Note a model whose manifest is known."""
+        """Note a model that was just written, so that it need not be read again."""
         place = os.path.abspath(path)
-        found = Held(
-            place, stamp or stamp_of(Path(place)), manifest.state, manifest.form, reference
-        )
+        found = Held(place, stamp_of(Path(place)), state, form, reference, hub)
         self._put(found)
         return found
 
@@ -132,9 +137,21 @@ class Inventory:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self._path.with_suffix(".lock")):
             yield
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """One process at a time; gives whether it had to wait. A killed one holds nothing up."""
+    with path.open("w") as lock:
+        waited = False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = True
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield waited
 
 
 def stamp_of(path: Path) -> str:
@@ -148,8 +165,7 @@ def stamp_of(path: Path) -> str:
             found = path.stat()
             return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
         inside = sorted(one for one in path.rglob("*") if one.is_file())
-        count, size = len(inside), sum(one.stat().st_size for one in inside)
-        latest = max((one.stat().st_mtime_ns for one in inside), default=0)
-        return f"{count}-{size}-{latest}-{path.stat().st_ino}"
+        each = [f"{one.relative_to(path)} {stamp_of(one)}" for one in inside]
+        return hashlib.sha256("\n".join(each).encode(errors="surrogateescape")).hexdigest()
     except OSError:
         return ""

@@ -22,6 +22,7 @@ try:
 
     from limosa.hub.server.app import make_app
     from limosa.hub.server.context import Hub
+    from limosa.hub.server.zero_copy import FileProtocol
     from limosa.hub.store.store import Store
 except ModuleNotFoundError:
     raise MissingExtraError.for_extra("hub", "a hub") from None
@@ -79,6 +80,7 @@ def run_workers(
 
 def _uvicorn_settings() -> dict[str, Any]:
     return {
+        "http": FileProtocol,
         "timeout_keep_alive": _KEEP_ALIVE_S,
         "timeout_graceful_shutdown": _STOP_S,
         "log_config": None,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,16 @@ from typing import Any
 from limosa.codec.opening import open_base
 from limosa.errors import (
     AuthError,
+    ChecksumError,
+    ConfigError,
     CorruptError,
     FormatError,
-    HubError,
     LimosaError,
-    TransportError,
+    NotFoundError,
 )
-from limosa.exchange.held import Held, Inventory
+from limosa.exchange.delivered import report
+from limosa.exchange.forms import form_of, manifest_of
+from limosa.exchange.held import Held, Inventory, locked
 from limosa.exchange.publish import Progress
 from limosa.exchange.route import check_promise, open_route
 from limosa.exchange.swap import copy_into, finish_swap, restore_into
@@ -33,6 +35,7 @@ from limosa.limits import Limits
 
 # An edge that is still to be made may take so much more than its estimate.
 _MARGIN, _MARGIN_BYTES = 1.25, 64 * 2**10
+StateAndForm = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,9 @@ class PullResult:
         hops: blobs that were applied; 0 if it was there already.
         nbytes: that were fetched for the route that was taken.
         whole_nbytes: that the whole compressed model would have taken, if the hub knows.
-        raw_nbytes: of the decoded tensors.
+        raw_nbytes: of the decoded tensors; None if nobody was asked.
         fallback: why the update did not do, and the whole model was fetched; "" if it did.
+        copied: whether it was copied from another path of this machine.
     """
 
     path: str
@@ -58,8 +62,9 @@ class PullResult:
     hops: int
     nbytes: int
     whole_nbytes: int | None
-    raw_nbytes: int
+    raw_nbytes: int | None
     fallback: str = ""
+    copied: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,31 +118,63 @@ def pull(
         client, reference, Path(os.path.abspath(output)), places, wishes or Wishes(), limits,
         threads, progress or Progress(),
     )  # fmt: skip
-    with _alone(places, puller.output):
+    # The second pull to one output waits, and finds it done.
+    with _alone(places, str(puller.output)):
         return puller.run()
 
 
 def pull_offline(
-    reference: Reference, output: str | os.PathLike[str], *, places: Places
+    reference: Reference, output: str | os.PathLike[str], *, places: Places, hub: str
 ) -> PullResult:
-    """Make *output* a version that this machine holds, without asking anybody.
+    """Make *output* a version that this machine is known to hold, without a network.
 
-    A tag may have moved since; only versions by name, and digests, are sure.
+    Args:
+        reference, output, places: as for :func:`pull`.
+        hub: address of the hub that is not asked, and whose names count; "" for any.
 
     Raises:
-        TransportError: the version is not here.
+        NotFoundError: it is not here, or nobody here knows what a tag means now.
     """
-    place = Path(os.path.abspath(output))
-    for one in Inventory(places.make_cache()).all():
-        if str(reference) == one.reference or reference.digest == one.digest:
-            with _alone(places, place):
-                copy_into(place, Path(one.path))
-            Inventory(places.cache).look(place, reference=one.reference)
-            return PullResult(str(place), str(reference), one.digest, one.state, 0, 0, None, 0)
-    raise TransportError(
-        "offline, and no copy of it is here", where=str(reference),
-        remedy="unset LIMOSA_OFFLINE; limosa cache ls shows what is here",
+    place, inventory = Path(os.path.abspath(output)), Inventory(places.make_cache())
+    name = str(reference)
+    with _alone(places, str(place)):
+        finish_swap(place)
+        found = next(
+            (
+                one
+                for one in inventory.all()
+                if (one.reference == name and hub in ("", one.hub))
+                or one.digest == reference.digest
+            ),
+            None,
+        )
+        if found is None:
+            raise NotFoundError(
+                "offline, and this version is not here", where=name,
+                remedy="limosa cache ls lists what is; tags have to be asked for",
+            )  # fmt: skip
+        if found.path != str(place):
+            copy_into(place, Path(found.path), lambda copy: check_copy(copy, found.digest))
+            inventory.remember(
+                place, found.state, found.form, reference=found.reference, hub=found.hub
+            )
+    copied = found.path != str(place)
+    return PullResult(
+        str(place), name, found.digest, found.state, 0, 0, None, None, copied=copied
     )  # fmt: skip
+
+
+def check_copy(path: Path, digest: str, limits: Limits | None = None) -> None:
+    """Compare a model with what it should be.
+
+    Raises:
+        ChecksumError: it is another.
+    """
+    found = manifest_of(path, limits=limits).digest
+    if found != digest:
+        raise ChecksumError(
+            "the model that was here has changed", where=str(path), found=found, allowed=digest
+        )
 
 
 @dataclass(frozen=True)
@@ -160,24 +197,34 @@ class _Puller:
         held = [] if self.wishes.whole else inventory.all()
         plan = self._plan(want, held)
         target = plan["want"]["digest"]
-        name = f"{self.reference.repository}:{plan['want']['name'] or '@' + target[:12]}"
         if here is not None and here.digest == target:
-            inventory.look(self.output, reference=name)
-            self._report(inventory, plan, 0)
-            return self._result(name, plan, 0)
+            return self._done(inventory, plan, 0, (here.state, here.form))
+        with _alone(self.places, target) as waited:
+            if waited and not self.wishes.whole:
+                # Whoever was at it has left a model to copy.
+                held = inventory.all()
+                plan = self._plan(want, held)
+            return self._try(inventory, want, plan, held)
+
+    def _try(
+        self, inventory: Inventory, want: str, plan: dict[str, Any], held: list[Held]
+    ) -> PullResult:
+        """Take the route; whatever is wrong with it, a simpler one in the same run."""
         failure = ""
-        try:
-            nbytes = self._take(plan, held)
-        except LimosaError as error:
-            if isinstance(error, AuthError) or not plan["start"]:
-                raise
-            failure = str(error)
-            self.told.stage(f"the update failed ({error.problem}); fetching the whole model", 0)
-            plan = self._plan(want, [])
-            nbytes = self._take(plan, [])
-        inventory.look(self.output, reference=name, limits=self.limits, threads=self.threads)
-        self._report(inventory, plan, nbytes)
-        return replace(self._result(name, plan, nbytes), fallback=failure)
+        while True:
+            try:
+                nbytes, what = self._take(plan, held)
+                done = self._done(inventory, plan, nbytes, what)
+                return replace(done, fallback=failure, copied=not plan["route"])
+            except LimosaError as error:
+                from_nothing = not plan["start"]
+                simplest = from_nothing and len(plan["route"]) == 1
+                if isinstance(error, AuthError | ConfigError) or simplest:
+                    raise
+                failure = failure or str(error)
+                self.told.stage(f"the update failed ({error.problem}); fetching the whole", 0)
+            # Of several blobs that lead from nothing to it, one may be what is wrong.
+            plan, held = self._plan(want, [], {"hops": 1} if from_nothing else {}), []
 
     def _here(self, inventory: Inventory) -> Held | None:
         """What the output is now; None if there is none, or it is no model."""
@@ -196,63 +243,56 @@ class _Puller:
         copy = self.client.copy(self.reference.repository, version, self.wishes.quality)
         return f"@{copy['digest']}"
 
-    def _plan(self, want: str, held: Sequence[Held]) -> dict[str, Any]:
+    def _plan(
+        self, want: str, held: Sequence[Held], bounds: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
         have = sorted({one.digest for one in held} | {one.state for one in held})
         return self.client.plan(
-            self.reference.repository, want, have, limits=self.wishes.limits,
-            layer=self.wishes.layer,
+            self.reference.repository, want, have, layer=self.wishes.layer,
+            limits={**(self.wishes.limits or {}), **(bounds or {})},
         )  # fmt: skip
 
-    def _take(self, plan: Mapping[str, Any], held: Sequence[Held]) -> int:
-        """Fetch a route and decode it into the output; the bytes that it has."""
+    def _take(self, plan: Mapping[str, Any], held: Sequence[Held]) -> tuple[int, StateAndForm]:
+        """Fetch a route and decode it into the output; its bytes, and what came of it."""
         folder = self.places.make_cache() / "pulls" / plan["want"]["digest"]
-        folder.mkdir(parents=True, exist_ok=True)
-        self.told.stage("fetching", plan["nbytes"])
-        hops, nbytes = [], 0
-        for step in plan["route"]:
-            path = self._fetch(step, folder)
-            hops.append((path, step["layer"] or None))
-            nbytes += path.stat().st_size
+        resumed = folder.exists() and any(folder.iterdir())
         try:
-            self._decode(plan, held, hops)
+            done = self._fetch_and_decode(plan, held, folder)
         except FormatError:
             # What is wrong with these bytes will not mend itself.
             shutil.rmtree(folder, ignore_errors=True)
-            raise
+            if not resumed:
+                raise
+            done = self._fetch_and_decode(plan, held, folder)
         shutil.rmtree(folder, ignore_errors=True)
-        return nbytes
+        return done
+
+    def _fetch_and_decode(
+        self, plan: Mapping[str, Any], held: Sequence[Held], folder: Path
+    ) -> tuple[int, StateAndForm]:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.told.stage("fetching", plan["nbytes"])
+        hops = [(self._fetch(step, folder), step["layer"] or None) for step in plan["route"]]
+        what = self._decode(plan, held, hops)
+        return sum(path.stat().st_size for path, _ in hops), what
 
     def _fetch(self, step: Mapping[str, Any], folder: Path) -> Path:
-        repository, nbytes = self.reference.repository, step["nbytes"]
-        sha256 = step["sha256"]
+        repository, nbytes, sha256 = self.reference.repository, step["nbytes"], step["sha256"]
+        unmade = folder / f"edge-{step['base'][:32]}-{step['target'][:32]}.limosa"
         if sha256 is None:
-            return self._fetch_unmade(step, folder)
+            most = int(nbytes * _MARGIN) + _MARGIN_BYTES
+            self.client.fetch_edge(
+                repository, step["base"], step["target"], most, unmade, self.told.advance
+            )
+            return unmade
         path = folder / f"{sha256}-{nbytes}.limosa"
+        if unmade.exists() and not path.exists():
+            # Made and kept meanwhile: what had come of it need not come again.
+            os.replace(unmade, path)
         self.told.advance(path.stat().st_size if path.exists() else 0)
         self.client.fetch_blob(repository, sha256, nbytes, path, self.told.advance)
         if not step["layer"]:
-            try:
-                check_sha256(path, sha256)
-            except FormatError:
-                path.unlink()
-                raise
-        return path
-
-    def _fetch_unmade(self, step: Mapping[str, Any], folder: Path) -> Path:
-        """An edge that is made as it comes; one that broke off is asked for anew, and then is a
-        blob soon."""
-        path = folder / f"edge-{step['base'][:32]}-{step['target'][:32]}.limosa"
-        most = int(step["nbytes"] * _MARGIN) + _MARGIN_BYTES
-        for last in (False, False, True):
-            try:
-                self.client.fetch_edge(
-                    self.reference.repository, step["base"], step["target"], most, path,
-                    self.told.advance,
-                )  # fmt: skip
-                break
-            except TransportError:
-                if last:
-                    raise
+            check_sha256(path, sha256)
         return path
 
     def _decode(
@@ -260,69 +300,52 @@ class _Puller:
         plan: Mapping[str, Any],
         held: Sequence[Held],
         hops: Sequence[tuple[Path, int | None]],
-    ) -> None:
+    ) -> StateAndForm:
         start, want = plan["start"], plan["want"]
-        base = None
-        if start:
-            found = next((one for one in held if start in (one.state, one.digest)), None)
-            if found is None:
-                raise CorruptError("the route starts elsewhere", found=start[:80])
-            base = open_base(found.path, limits=self.limits, threads=self.threads)
+        found = next((one for one in held if start in (one.state, one.digest)), None)
+        if found is None and (start or not hops):
+            raise CorruptError("the route starts elsewhere", found=start[:80])
         if not hops:
             # It is held under another name.
-            assert base is not None
-            source = next(one.path for one in held if start in (one.state, one.digest))
-            self._copy(source)
-            return
+            assert found is not None
+            self.told.stage("copying what is here", 0)
+            copy_into(self.output, Path(found.path), self._checks(want["digest"]))
+            return found.state, found.form
+        base = None
+        if found is not None:
+            base = open_base(found.path, limits=self.limits, threads=self.threads)
         self.told.stage("decoding", want["nbytes"])
         model = open_route(base, hops, limits=self.limits, threads=self.threads)
         check_promise(model, want["digest"])
         restore_into(self.output, model, self.limits, self.told.advance)
+        return model.digest.hex(), form_of(model.sources)
 
-    def _copy(self, source: str) -> None:
-        self.told.stage("copying what is here", 0)
-        copy_into(self.output, Path(source))
+    def _checks(self, digest: str) -> Callable[[Path], None]:
+        return lambda copy: check_copy(copy, digest, self.limits)
 
-    def _result(self, name: str, plan: Mapping[str, Any], nbytes: int) -> PullResult:
-        want = plan["want"]
+    def _done(
+        self, inventory: Inventory, plan: Mapping[str, Any], nbytes: int, what: StateAndForm
+    ) -> PullResult:
+        """Note what is here now, here and on the hub."""
+        want, repository = plan["want"], self.reference.repository
+        named = Reference(repository, want["name"] or None)
+        if not want["name"]:
+            named = Reference(repository, digest=want["digest"])
+        if self.output.is_file() or self.output.is_dir():
+            inventory.remember(self.output, *what, reference=str(named), hub=self.client.url)
+        report(self.client, repository, plan, nbytes, inventory.all())
         start = plan["start"] if plan["route"] else want["state"]
         return PullResult(
-            str(self.output), name, want["digest"], start, len(plan["route"]), nbytes,
+            str(self.output), str(named), want["digest"], start, len(plan["route"]), nbytes,
             plan["whole_nbytes"], want["nbytes"],
         )  # fmt: skip
 
-    def _report(self, inventory: Inventory, plan: Mapping[str, Any], nbytes: int) -> None:
-        """Tell the hub, for its page; a pull does not fail because the hub does not listen."""
-        repository, want = self.reference.repository, plan["want"]
-        with suppress(HubError):
-            if nbytes:
-                body = {
-                    "repository": repository, "target": want["digest"], "start": plan["start"],
-                    "nbytes": nbytes,
-                }  # fmt: skip
-                self.client.post("/v1/deliveries", body)
-            if self.client.whoami()["kind"] == "device":
-                self.client.put("/v1/devices/self", {"holds": _holdings(inventory)})
-
-
-def _holdings(inventory: Inventory) -> list[dict[str, str]]:
-    return [
-        {
-            "repository": one.reference.partition(":")[0],
-            "digest": one.digest,
-            "path": one.path[-1000:],
-        }
-        for one in inventory.all()
-        if one.reference
-    ]
-
 
 @contextmanager
-def _alone(places: Places, output: Path) -> Iterator[None]:
-    """One pull to one output at a time; the second waits, and finds it done."""
+def _alone(places: Places, what: str) -> Iterator[bool]:
+    """One process at a time with an output, or with what was fetched of a version; gives whether
+    it had to wait."""
     folder = places.make_cache() / "locks"
     folder.mkdir(exist_ok=True)
-    name = hashlib.sha256(os.fsencode(output)).hexdigest()[:32]
-    with (folder / name).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    with locked(folder / hashlib.sha256(os.fsencode(what)).hexdigest()[:32]) as waited:
+        yield waited

@@ -9,17 +9,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from limosa import __version__
 from limosa.codec.joint import choose_base
 from limosa.codec.opening import open_base
 from limosa.codec.quality import Quality
-from limosa.errors import ConfigError, NotFoundError
+from limosa.errors import (
+    AuthError,
+    BaseMismatchError,
+    ConfigError,
+    ConflictError,
+    FormatError,
+    NotFoundError,
+)
 from limosa.exchange import local
-from limosa.exchange.held import Held, Inventory
+from limosa.exchange.held import Held, Inventory, stamp_of
 from limosa.files import read
 from limosa.hub.client import HubClient
 from limosa.hub.file_digest import sha256_of
 from limosa.hub.reference import Reference
 from limosa.hub.settings import Places
+from limosa.hub.trust import parse_scopes
 from limosa.limits import Limits
 
 _NEWEST = 4
@@ -114,29 +123,74 @@ def push(
     told, words = progress or Progress(), description or Description()
     inventory = Inventory(places.make_cache())
     told.stage("reading", 0)
-    held = inventory.look(model, reference=str(reference), limits=limits, threads=threads)
+    held = inventory.look(model, limits=limits, threads=threads)
+    _check_may_push(client, reference.repository)
     versions = _versions(client, reference.repository)
+    _check_free(reference, held, versions)
     with read(model, limits=limits) as bundle:
         raw = bundle.nbytes
     if held.digest in [one["digest"] for one in versions]:
         _name(client, reference, held, words)
+        _note(client, inventory, held, reference)
         return PushResult(str(reference), held.digest, "", 0, 0, raw, True)
     chosen = _choose(model, held, versions, inventory, bases, threads, limits)
-    key = hashlib.sha256(f"{held.digest} {chosen} {list(map(str, layers))}".encode()).hexdigest()
-    blob = _uploads(places) / f"{key}.limosa"
+    base_state = "" if chosen is None else chosen.state
+    blob = _uploads(places) / _blob_name(held, base_state, layers)
     if not blob.exists():
         _encode(model, blob, chosen, layers, threads, limits, told)
     announced = {
         "version": reference.name, "digest": held.digest, "state": held.state,
-        "base": "" if chosen is None else chosen.state, "nbytes": blob.stat().st_size,
-        "sha256": sha256_of(blob), **_told(words),
+        "base": base_state, "nbytes": blob.stat().st_size, "sha256": sha256_of(blob),
+        **_told(words),
     }  # fmt: skip
-    sent = _send(client, reference.repository, announced, blob, told)
-    nbytes = blob.stat().st_size
+    try:
+        sent = _send(client, reference.repository, announced, blob, told)
+    except (FormatError, BaseMismatchError):
+        # The hub found it bad: the next push encodes anew.
+        blob.unlink(missing_ok=True)
+        raise
     blob.unlink(missing_ok=True)
-    names = {one["state"]: one["name"] for one in versions}
-    base = "" if chosen is None else names.get(chosen.state, chosen.state)
-    return PushResult(str(reference), held.digest, base, nbytes, sent, raw, False)
+    _note(client, inventory, held, reference)
+    base = next((one["name"] for one in versions if one["state"] == base_state), base_state)
+    return PushResult(
+        str(reference), held.digest, base if base_state else "", announced["nbytes"], sent, raw,
+        False,
+    )  # fmt: skip
+
+
+def _check_may_push(client: HubClient, repository: str) -> None:
+    """Refuse before an hour of encoding what the hub would refuse after it."""
+    who = client.whoami()
+    allowed = [] if not who["scopes"] else parse_scopes(who["scopes"])
+    if not any(scope.allows("push", repository) for scope in allowed):
+        raise AuthError(
+            "the token does not allow to push", where=repository,
+            found=", ".join(who["scopes"]) or "no scopes", allowed=f"push:{repository}",
+            remedy="run limosa login with a token that does",
+        )  # fmt: skip
+
+
+def _check_free(reference: Reference, held: Held, versions: Sequence[Mapping[str, Any]]) -> None:
+    taken = next((one["digest"] for one in versions if one["name"] == reference.name), None)
+    if taken not in (None, held.digest):
+        raise ConflictError(
+            "the version exists, and is another model", where=str(reference), found=held.digest,
+            allowed=taken, remedy="a version never changes; give this one another name",
+        )  # fmt: skip
+
+
+def _note(client: HubClient, inventory: Inventory, held: Held, reference: Reference) -> None:
+    """Remember what a model is called, unless it was changed meanwhile."""
+    if stamp_of(Path(held.path)) == held.stamp:
+        inventory.remember(
+            held.path, held.state, held.form, reference=str(reference), hub=client.url
+        )
+
+
+def _blob_name(held: Held, base: str, layers: Sequence[Quality]) -> str:
+    # Another limosa may encode otherwise.
+    key = f"{__version__} {held.digest} {base} {list(map(str, layers))}"
+    return hashlib.sha256(key.encode()).hexdigest() + ".limosa"
 
 
 def _name(client: HubClient, reference: Reference, held: Held, words: Description) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from limosa.codec.opening import Model
 from limosa.errors import ConfigError
 from limosa.files import Restorer
-from limosa.files.atomic import AtomicFile
 from limosa.limits import Limits
 
 
@@ -35,37 +34,40 @@ def restore_into(
             "the output is a folder and the model is not, or the reverse", where=str(output),
             remedy="name another output",
         )  # fmt: skip
-    output.parent.mkdir(parents=True, exist_ok=True)
-    place = _new(output) if folder else output
-    if folder:
-        shutil.rmtree(place, ignore_errors=True)
+    place = _room(output)
     with model, Restorer(model.sources, model.specs, place, limits) as restorer:
         for spec, data in model:
             restorer.write(spec, data)
             if progress is not None:
                 progress(data.nbytes)
         restorer.finish()
-    if folder:
-        _swap_folders(output)
+    _swap(output, place)
 
 
-def copy_into(output: Path, source: Path) -> None:
-    """Put a copy of a model that is here in the place of *output*."""
-    if source == output:
-        return
-    output.parent.mkdir(parents=True, exist_ok=True)
+def copy_into(output: Path, source: Path, check: Callable[[Path], None]) -> None:
+    """Put a copy of a model that is here in the place of *output*, if *check* lets it."""
+    # What kind of file it is, its name says.
+    place = _room(output, "" if source.is_dir() else source.suffix)
     if source.is_dir():
-        shutil.rmtree(_new(output), ignore_errors=True)
-        shutil.copytree(source, _new(output))
-        _swap_folders(output)
-        return
-    with source.open("rb") as data, AtomicFile(output) as file:
-        shutil.copyfileobj(data, file.file, 2**20)
-        file.commit()
+        shutil.copytree(source, place)
+    else:
+        shutil.copyfile(source, place)
+        with place.open("rb") as file:
+            os.fsync(file.fileno())
+    try:
+        check(place)
+    except BaseException:
+        _remove(place)
+        raise
+    _swap(output, place)
 
 
 def finish_swap(output: Path) -> None:
-    """End, or take back, a swap of folders that was cut off."""
+    """End, or take back, a swap of folders that was cut off, and remove what a killed pull left.
+
+    Only whoever is alone with *output* may call it.
+    """
+    _drop_leftovers(output)
     old = _old(output)
     if not old.exists():
         return
@@ -74,17 +76,53 @@ def finish_swap(output: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _swap_folders(output: Path) -> None:
+def _room(output: Path, suffix: str = "") -> Path:
+    """Where the new model is written: beside the old one, or, for a device or a pipe, into it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.exists() and not output.is_file() and not output.is_dir():
+        return output
+    place = _new(output, suffix)
+    _remove(place)
+    return place
+
+
+def _swap(output: Path, place: Path) -> None:
+    if place == output:
+        return
+    if place.is_file():
+        # Through a link, as other programs write; the link itself stays.
+        os.replace(place, os.path.realpath(output))
+        return
     shutil.rmtree(_old(output), ignore_errors=True)
     if output.exists():
         os.replace(output, _old(output))
-    os.replace(_new(output), output)
+    os.replace(place, output)
     shutil.rmtree(_old(output), ignore_errors=True)
 
 
-def _new(output: Path) -> Path:
-    return output.with_name(f".{output.name}.limosa-new")
+def _drop_leftovers(output: Path) -> None:
+    """What was being written when a pull was killed: its names are those of pulls alone."""
+    new = _new(output)
+    if not new.parent.is_dir():
+        return
+    starts = (new.name, f".{new.name[:200]}.tmp-")
+    for left in new.parent.iterdir():
+        # A new folder may be whole, and the only one: see finish_swap.
+        if left.name.startswith(starts) and not (left == new and left.is_dir()):
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _new(output: Path, suffix: str = "") -> Path:
+    real = Path(os.path.realpath(output))
+    return real.with_name(f".{real.name[:200]}.limosa-new{suffix}")
 
 
 def _old(output: Path) -> Path:
-    return output.with_name(f".{output.name}.limosa-old")
+    return output.with_name(f".{output.name[:200]}.limosa-old")

@@ -79,7 +79,7 @@ def pull_tensors(
         FormatError: a blob is damaged.
     """
     held = Inventory(places.make_cache()).all()
-    have = sorted({one.state for one in held})
+    have = sorted({one.digest for one in held} | {one.state for one in held})
     # Only over blobs that are there: one that is made for this would be read whole.
     plan = client.plan(reference.repository, reference.version, have, limits={"seconds": 0})
     base = None

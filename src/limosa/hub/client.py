@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from limosa.errors import (
+    ChecksumError,
     LimitError,
     MissingExtraError,
     TransportError,
@@ -23,7 +24,6 @@ except ModuleNotFoundError:
     raise MissingExtraError.for_extra("hub", "a hub's client") from None
 
 _PIECE = 8 * 2**20
-_BLOCK = 2**20
 Progress = Callable[[int], None]
 
 
@@ -152,7 +152,8 @@ class HubClient(Connection):
             if answer.status_code == 206:
                 _check_range(answer, have)
             with path.open("ab") as file:
-                for piece in answer.iter_bytes(_BLOCK):
+                # As they come: of a connection that breaks, nothing that came is lost.
+                for piece in answer.iter_bytes():
                     taken = piece[skip:]
                     skip = max(0, skip - len(piece))
                     room = nbytes - file.tell()
@@ -205,17 +206,33 @@ class HubClient(Connection):
             most: bytes that are taken; whoever is told of fewer and sends more is cut off.
 
         Raises:
-            TransportError: it broke off; asked for again, it is soon a blob.
+            TransportError: it broke off again and again; asked for again, it is soon a blob.
             LimitError: it is longer than *most*.
         """
-        body = {"base": base, "target": target}
+        for attempt in range(1, TRIES + 1):
+            try:
+                self._fetch_edge(repository, {"base": base, "target": target}, most, path, progress)
+                return
+            except TransportError as error:
+                if attempt == TRIES:
+                    raise
+                self.sleep(attempt, error)
+
+    def _fetch_edge(
+        self,
+        repository: str,
+        body: Mapping[str, str],
+        most: int,
+        path: Path,
+        progress: Progress | None,
+    ) -> None:
         address = f"{self.url}/v1/repos/{repository}/edges"
         asked = self.streaming("POST", address, self._headers, body)
         with asked as answer, path.open("wb") as file:
-            for piece in answer.iter_bytes(_BLOCK):
+            for piece in answer.iter_bytes():
                 if file.tell() + len(piece) > most:
                     raise LimitError(
-                        "the edge is longer than it may be", where=f"edge to {target[:16]}",
+                        "the edge is longer than it may be", where=f"edge to {body['target'][:16]}",
                         found=f"more than {most} bytes",
                     )  # fmt: skip
                 file.write(piece)
@@ -245,7 +262,7 @@ class HubClient(Connection):
                 data = file.read(_PIECE)
                 try:
                     self._send_piece(address, offset, data)
-                except TransportError as error:
+                except (ChecksumError, TransportError) as error:
                     tries += 1
                     if tries >= TRIES:
                         raise

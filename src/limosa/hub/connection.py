@@ -91,7 +91,7 @@ class Connection:
                 try:
                     if answer.status_code in (302, 303, 307):
                         url, method, body = urljoin(url, answer.headers["location"]), "GET", None
-                        if urlsplit(url).netloc != urlsplit(self.url).netloc:
+                        if origin_of(url) != origin_of(self.url):
                             shown.pop("Authorization", None)
                             # A signature covers no conditions of ours.
                             shown.pop("If-Range", None)
@@ -114,7 +114,7 @@ class Connection:
             LimosaError: what the hub says.
         """
         answer = self.request(method, self.url + path, **more)
-        if answer.status_code == 204 or not answer.content:
+        if answer.status_code == 204:
             return {}
         try:
             found = answer.json()
@@ -176,6 +176,10 @@ class Connection:
                 pass
         if answer.status_code in (401, 403):
             return AuthError("not allowed", where=self.url, found=f"status {answer.status_code}")
+        said = answer.headers.get("retry-after", "")
+        if answer.status_code in (429, 503) and said.isdigit():
+            # A proxy in front of the hub says so, too.
+            return BusyError("not now", where=self.url, retry_after=float(said[:9]))
         return TransportError(
             "the hub refused", where=self.url, found=f"status {answer.status_code}",
             remedy="see whether this is the address of a hub",
@@ -194,6 +198,16 @@ def _told(error: LimosaError, answer: httpx.Response) -> LimosaError:
     if answer.status_code == 500 and type(error) is LimosaError:
         return TransportError(error.problem, where=error.where, found=error.found)
     return error
+
+
+def origin_of(url: str) -> tuple[str, str]:
+    """Whom an address belongs to: a token for https is not shown to http on the same host.
+
+    >>> origin_of("https://hub/v1") == origin_of("http://hub/v1")
+    False
+    """
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
 
 
 def unreachable(url: str, error: Exception) -> TransportError:

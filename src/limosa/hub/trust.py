@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -81,14 +80,14 @@ class Caller:
         name: of the user or the device.
         kind: "user", "device" or "anonymous".
         scopes: what it allows.
-        expires: when it ends, or None.
+        expires: when it ends, in seconds since 1970, or None.
     """
 
     id: int
     name: str
     kind: str
     scopes: tuple[Scope, ...]
-    expires: datetime | None = None
+    expires: float | None = None
 
     def may(self, action: Action, repository: str) -> bool:
         """Whether *action* on *repository* is allowed."""

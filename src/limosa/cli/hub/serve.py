@@ -93,6 +93,15 @@ def read_bytes(context: click.Context, parameter: click.Parameter, value: str) -
     help="Requests a second of one token or address; 0: any.",
 )
 @click.option(
+    "--chores",
+    "chores_seconds",
+    type=click.FloatRange(0),
+    default=3600.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds between two rounds of gc, and of making what most devices need; 0: never.",
+)
+@click.option(
     "--jobs",
     type=click.IntRange(1),
     default=2,

@@ -27,14 +27,15 @@ def prebake(shop: Shop, repository: str, *, seconds: float, dry_run: bool) -> li
     """
     rows = [row for row in _candidates(shop, repository) if row["saves"] > 0]
     rows.sort(key=lambda row: (-row["saves"], row["base"], row["target"]))
+    instead = [row.pop("otherwise") for row in rows]
     if dry_run:
         return rows
     until, made = time.monotonic() + seconds, []
-    for row in rows:
+    for row, nbytes in zip(rows, instead, strict=True):
         if time.monotonic() > until:
             break
         row["nbytes"] = shop.bake(repository, row["base"], row["target"], "baked")
-        row["saves"] = row["devices"] * (row.pop("otherwise") - row["nbytes"])
+        row["saves"] = row["devices"] * (nbytes - row["nbytes"])
         made.append(row)
     return made
 

@@ -132,6 +132,9 @@ class Shop:
         nbytes = path.stat().st_size
         edge = StoredEdge(base, target, state, sha256_of(path), nbytes, 0, kind, found.memory)
         self.store.add_edge(repository, edge, path)
+        if kind == "made":
+            # Whoever asked for it, and was cut off, asks again.
+            self.store.graph.lease([edge.sha256])
         self.store.graph.keep_estimates(repository, target, {base: (nbytes, 0.0)})
         return nbytes
 

@@ -18,6 +18,7 @@ from limosa import __version__
 from limosa.errors import ConfigError, LimitError, LimosaError, NotFoundError
 from limosa.hub.problems import PROBLEM, BusyError, UnavailableError, status_of, to_problem
 from limosa.hub.server import admin, blobs, pages, pushing, reading
+from limosa.hub.server.chores import Chores
 from limosa.hub.server.context import Hub
 
 log = logging.getLogger("limosa.hub")
@@ -39,8 +40,11 @@ def make_app(hub: Hub) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        chores = Chores(hub)
+        chores.start()
         log.info("ready", extra={"version": __version__})
         yield
+        await run_in_threadpool(chores.stop)
         await run_in_threadpool(hub.close)
         log.info("stopped")
 

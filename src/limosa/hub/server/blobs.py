@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
-import anyio
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.concurrency import run_in_threadpool
 
 from limosa.errors import NotFoundError
 from limosa.hub.digest import content_digest, is_hex
 from limosa.hub.server.context import Hub, HubHere, Repository, caller_of
+from limosa.hub.server.files import FileResponse
 from limosa.hub.store.blobs import blob_key
 
 router = APIRouter(tags=["reading"])
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
-# Large enough that a thread is asked seldom, small enough to lie in a processor's cache.
-_PIECE = 2**20
 _REDIRECT_S = 900
 _TYPE = "application/vnd.limosa"
 
@@ -39,7 +34,12 @@ _TYPE = "application/vnd.limosa"
 )
 async def blob(request: Request, hub: HubHere, repository: Repository, sha256: str) -> Response:
     """A blob that an edge of the repository needs."""
-    size = await run_in_threadpool(_look_up, request, hub, repository, sha256)
+    # All that may wait for a database or a disk in one visit to one thread: visits take longest.
+    return await run_in_threadpool(_answer, request, hub, repository, sha256)
+
+
+def _answer(request: Request, hub: Hub, repository: str, sha256: str) -> Response:
+    size = _look_up(request, hub, repository, sha256)
     headers = {
         "ETag": f'"{sha256}"',
         "Cache-Control": "private, max-age=31536000, immutable",
@@ -52,7 +52,7 @@ async def blob(request: Request, hub: HubHere, repository: Repository, sha256: s
     if span is None:
         return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
     start, end = span
-    elsewhere = await run_in_threadpool(_elsewhere, hub, sha256, headers)
+    elsewhere = _elsewhere(hub, sha256, headers)
     if elsewhere is not None:
         _count(hub, request, end - start)
         return elsewhere
@@ -66,14 +66,14 @@ async def blob(request: Request, hub: HubHere, repository: Repository, sha256: s
     headers["Content-Length"] = str(end - start)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=_TYPE)
-    _count(hub, request, end - start)
     path = hub.store.blobs.local_path(blob_key(sha256))
-    body = (
-        iterate_in_threadpool(hub.store.blobs.stream(blob_key(sha256), start, end))
-        if path is None
-        else _read(path, start, end)
-    )
-    return StreamingResponse(body, status, headers, _TYPE)
+    if path is None:
+        pieces = hub.store.blobs.stream(blob_key(sha256), start, end)
+        answer = StreamingResponse(pieces, status, headers, _TYPE)
+    else:
+        answer = FileResponse(path, start, end, status, headers, _TYPE)
+    _count(hub, request, end - start)
+    return answer
 
 
 def _look_up(request: Request, hub: Hub, repository: str, sha256: str) -> int:
@@ -115,7 +115,7 @@ def _elsewhere(hub: Hub, sha256: str, headers: dict[str, str]) -> Response | Non
         # nginx answers ranges and conditions itself, by its own view of the file.
         address = f"{hub.settings.accel.rstrip('/')}/{key}"
         kept = {name: headers[name] for name in ("ETag", "Cache-Control", "Vary")}
-        kept |= {"Content-Digest": content_digest(sha256)}
+        kept |= {name: content_digest(sha256) for name in ("Content-Digest", "Repr-Digest")}
         return Response(headers={**kept, "X-Accel-Redirect": address}, media_type=_TYPE)
     if hub.settings.redirect:
         address_there = hub.store.blobs.presigned(key, _REDIRECT_S)
@@ -129,24 +129,3 @@ def _elsewhere(hub: Hub, sha256: str, headers: dict[str, str]) -> Response | Non
 def _count(hub: Hub, request: Request, nbytes: int) -> None:
     if request.method == "GET":
         hub.metrics.sent.labels("blob").inc(nbytes)
-
-
-async def _read(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
-    """A part of a file."""
-    pieces = _pieces(path, start, end)
-    while True:
-        piece = await anyio.to_thread.run_sync(next, pieces, b"")
-        if not piece:
-            return
-        yield piece
-
-
-def _pieces(path: Path, start: int, end: int) -> Iterator[bytes]:
-    with path.open("rb", buffering=0) as file:
-        os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_SEQUENTIAL)
-        while start < end:
-            piece = os.pread(file.fileno(), min(_PIECE, end - start), start)
-            if not piece:
-                return
-            start += len(piece)
-            yield piece

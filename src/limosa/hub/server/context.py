@@ -132,6 +132,15 @@ def repository_of(owner: str, name: str) -> str:
         raise no_repository(f"{owner}/{name}") from None
 
 
-HubHere = Annotated[Hub, Depends(hub_of)]
+async def _hub_of(request: Request) -> Hub:
+    # What waits for nothing needs no thread, which FastAPI would give to a plain function.
+    return hub_of(request)
+
+
+async def _repository_of(owner: str, name: str) -> str:
+    return repository_of(owner, name)
+
+
+HubHere = Annotated[Hub, Depends(_hub_of)]
 Asking = Annotated[Caller, Depends(caller_of)]
-Repository = Annotated[str, Depends(repository_of)]
+Repository = Annotated[str, Depends(_repository_of)]

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from limosa.errors import (
     ChecksumError,
@@ -270,12 +271,16 @@ def _number(field: str | None) -> int:
 async def _body(request: Request, most: int) -> bytes:
     """All of a request's body, if it is not too long."""
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise LimitError(
-                "too many bytes in one piece", where="upload", found=f"more than {most}",
-                allowed=str(most), remedy="send smaller pieces",
-            )  # fmt: skip
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > most:
+                raise LimitError(
+                    "too many bytes in one piece", where="upload", found=f"more than {most}",
+                    allowed=str(most), remedy="send smaller pieces",
+                )  # fmt: skip
+            parts.append(part)
+    except ClientDisconnect:
+        # Nobody hears this; it keeps a connection that ended out of the log of failures.
+        raise TransportError("the sender went away", remedy="go on from the offset") from None
     return b"".join(parts)

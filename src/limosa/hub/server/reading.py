@@ -29,7 +29,7 @@ def whoami(caller: Asking) -> dict[str, Any]:
         "name": caller.name,
         "kind": caller.kind,
         "scopes": [str(scope) for scope in caller.scopes],
-        "expires": iso(caller.expires.timestamp() if caller.expires else None),
+        "expires": iso(caller.expires),
     }
 
 
@@ -147,7 +147,7 @@ def _makeable(
     held = hub.store.graph.known(repository, have)
     if any(node.digest == target for node in held):
         return {}
-    stored = {edge.base for edge in hub.store.graph.edges(repository) if edge.target == target}
+    stored = hub.store.graph.bases(repository, target)
     states = [node.state for node in reversed(held) if node.state not in stored]
     wished = list(dict.fromkeys(states))[:_CANDIDATES]
     if NOTHING not in stored:

@@ -32,6 +32,8 @@ class HubSettings:
         accel: prefix of an internal address of nginx that serves the folder of the blobs.
         redirect: send receivers to the object storage itself.
         estimate_seconds: for finding out what an edge would take, in one plan.
+        chores_seconds: between two rounds of what the hub does by itself: gc, and making the
+            updates that most devices need; 0: never.
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class HubSettings:
     accel: str | None = None
     redirect: bool = False
     estimate_seconds: float = 30.0
+    chores_seconds: float = 3600.0
 
     @property
     def database_url(self) -> str:

@@ -17,6 +17,8 @@ from limosa.hub.trust import Caller, Scope, hash_token, make_token, parse_scopes
 
 # The time of a token's last use is written at most so often, in seconds.
 _USED_S = 60.0
+# Made once, for every request asks it.
+_TOKEN = sa.select(tokens).where(tokens.c.hash == sa.bindparam("hash"))
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,7 @@ class Accounts:
         """
         now = self._clock()
         with self._database.read() as connection:
-            row = connection.execute(
-                sa.select(tokens).where(tokens.c.hash == hash_token(token))
-            ).first()
+            row = connection.execute(_TOKEN, {"hash": hash_token(token)}).first()
         if row is None:
             raise AuthError("the hub does not know this token", remedy="run limosa login")
         if row.expires is not None and row.expires <= now:

@@ -304,8 +304,7 @@ def put_tag(
         "repository_id": number, "name": tag, "version_id": wanted[0].id, "moved": now,
     }  # fmt: skip
     if expect == "":
-        made = connection.execute(database.insert_missing(tags, values, ["repository_id", "name"]))
-        if not made.rowcount:
+        if not database.is_inserted(connection, tags, values, ["repository_id", "name"]):
             raise ConflictError("the tag was made by another", where=f"tag {tag}")
         return
     connection.execute(database.upsert(tags, values, ["repository_id", "name"]))

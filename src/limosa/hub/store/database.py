@@ -117,9 +117,23 @@ class Database:
         return found.on_conflict_do_update(index_elements=key, set_=rest)
 
     def insert_missing(self, table: sa.Table, values: dict[str, Any], key: list[str]) -> Any:
-        """An insert that leaves the row of the same *key* where there is one."""
+        """An insert that leaves the row of the same *key* where there is one; its ``rowcount`` says
+        whether there was none.
+        """
         make = sqlite.insert if self.is_sqlite else postgresql.insert
-        return make(table).values(values).on_conflict_do_nothing(index_elements=key)
+        made = make(table).values(values).on_conflict_do_nothing(index_elements=key)
+        # Or PostgreSQL's driver has forgotten by the time that it is asked.
+        return made.execution_options(preserve_rowcount=True)
+
+    def is_inserted(
+        self, connection: sa.Connection, table: sa.Table, values: dict[str, Any], key: list[str]
+    ) -> bool:
+        """Insert a row where there is none of the same *key*; whether there was none.
+
+        The row itself tells: drivers do not agree on how to count rows that were not inserted.
+        """
+        insert = self.insert_missing(table, values, key).returning(table.c[key[0]])
+        return connection.execute(insert).first() is not None
 
     def close(self) -> None:
         """End all connections."""

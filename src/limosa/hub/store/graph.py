@@ -19,6 +19,17 @@ from limosa.hub.store.schema import blobs, edges, estimates, nodes, repositories
 
 #: How long the blobs of a plan stay at least.
 LEASE_S = 3600.0
+# Made once: building a query takes longer than SQLite needs to answer it.
+_BLOB = (
+    sa.select(blobs.c.nbytes)
+    .join(edges, edges.c.sha256 == blobs.c.sha256)
+    .join(repositories, repositories.c.id == edges.c.repository_id)
+    .where(
+        repositories.c.name == sa.bindparam("repository"),
+        blobs.c.sha256 == sa.bindparam("sha256"),
+    )
+    .limit(1)
+)
 # Graphs in memory, of one worker; each of the size of its repository.
 _GRAPHS = 64
 
@@ -89,6 +100,19 @@ class EdgeTable:
             ).first()
         return None if row is None else _edge(row)
 
+    def bases(self, repository: str, target: str) -> set[str]:
+        """States from which a stored edge leads to a version; of all edges only these are read."""
+        with self._database.read() as connection:
+            number = repository_id(connection, repository)
+            node = connection.execute(
+                sa.select(nodes.c.id).where(
+                    nodes.c.repository_id == number, nodes.c.digest == target
+                )
+            ).scalar()
+            # By the node alone: SQLite would look through all edges of the repository.
+            query = sa.select(edges.c.base).where(edges.c.node_id == node)
+            return set(connection.execute(query).scalars())
+
     def blob(self, repository: str, sha256: str) -> int:
         """The size of a blob that an edge of the repository needs.
 
@@ -96,12 +120,10 @@ class EdgeTable:
             NotFoundError: none of its edges does, whoever else has such a blob.
         """
         with self._database.read() as connection:
-            number = repository_id(connection, repository)
-            found = connection.execute(
-                sa.select(blobs.c.nbytes)
-                .join(edges, edges.c.sha256 == blobs.c.sha256)
-                .where(edges.c.repository_id == number, blobs.c.sha256 == sha256)
-            ).scalar()
+            values = {"repository": repository, "sha256": sha256}
+            found = connection.execute(_BLOB, values).scalar()
+            if found is None:
+                repository_id(connection, repository)
         if found is None:
             raise NotFoundError(
                 "no such blob", where=f"{repository}, blob {sha256[:16]}",

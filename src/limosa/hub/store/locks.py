@@ -64,8 +64,7 @@ class Locks:
         values = {"key": key, "owner": mine, "until": now + DEAD_S}
         with self._database.begin() as connection:
             connection.execute(sa.delete(locks).where(locks.c.key == key, locks.c.until <= now))
-            made = connection.execute(self._database.insert_missing(locks, values, ["key"]))
-            return made.rowcount == 1
+            return self._database.is_inserted(connection, locks, values, ["key"])
 
     def _give(self, key: str, mine: str) -> None:
         with self._database.begin() as connection:
