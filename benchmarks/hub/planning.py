@@ -53,7 +53,10 @@ def plan(folder: Path, versions: int, plans: int, changes: int) -> Plans:
     settings = HubSettings(folder)
     chance = random.Random(1)
     asked = [
-        ([_digest("state", chance.randrange(versions)) for _ in range(3)], chance.randrange(versions))
+        (
+            [_digest("state", chance.randrange(versions)) for _ in range(3)],
+            chance.randrange(versions),
+        )
         for _ in range(plans)
     ]  # fmt: skip
     with HubServer(settings) as server:
