@@ -52,13 +52,13 @@ def plan(folder: Path, versions: int, plans: int, changes: int) -> Plans:
     """Ask a hub for routes between versions that are chosen by chance."""
     settings = HubSettings(folder)
     chance = random.Random(1)
-
-    def any_version() -> int:
-        return chance.randrange(versions)
-
     asked = [
-        ([_digest("state", any_version()) for _ in range(3)], any_version()) for _ in range(plans)
-    ]
+        (
+            [_digest("state", chance.randrange(versions)) for _ in range(3)],
+            chance.randrange(versions),
+        )
+        for _ in range(plans)
+    ]  # fmt: skip
     with HubServer(settings) as server:
         assert server.admin_token is not None
         edges = _fill(server, versions, asked)
