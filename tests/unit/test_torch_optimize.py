@@ -317,3 +317,65 @@ def test_half_precision_stays(context):
     ):  # fmt: skip
         done = technique.apply(net)
         assert {p.dtype for p in done.model.parameters()} == {torch.bfloat16}
+
+
+class Residual(nn.Module):
+    """A small network with a sum, which ties what may be pruned together."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.one = nn.Conv2d(16, 24, 3, padding=1)
+        self.two = nn.Conv2d(24, 16, 1)
+        self.depth = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        x = x + self.two(torch.relu(self.one(x)))
+        return self.head(self.depth(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("importance", ["weight", "data"])
+def test_structure_goes_and_the_rest_computes_what_it_did(scope, importance):
+    torch.manual_seed(0)
+    net, data = Residual().eval(), torch.randn(4, 3, 8, 8)
+    with torch.no_grad():
+        net.norm.running_mean.uniform_(-1, 1)
+
+    def loss(model, batch):
+        return model(batch).square().mean()
+
+    context = Context(data, [data], loss)
+    before = state(net)
+    # The guard compares with the old network whose later layers do not heed what went.
+    done = optimize.StructuredPruning(0.5, scope, importance).apply(net, context)
+    assert unchanged(before, net)
+    assert done.model.head.out_features == 10
+    assert done.model.stem.out_channels == done.model.two.out_channels == done.model.depth.groups
+    one, two = optimize.measure(net, context), optimize.measure(done.model, context)
+    assert two.flops < one.flops
+    assert two.parameters < one.parameters
+    assert two.nbytes < one.nbytes
+    assert {change.layer for change in done.changes} >= {"stem", "one"}
+    assert not done.receiver_needs
+
+
+def test_structured_pruning_says_what_it_cannot():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+            self.out = nn.Linear(4, 2)
+
+        def forward(self, x):
+            raise RuntimeError("not on Thursdays")
+
+    with pytest.raises(ConfigError, match="graph cannot be found"):
+        optimize.StructuredPruning(0.5).apply(Odd(), Context(torch.zeros(1, 4)))
+    with pytest.raises(ConfigError, match="example"):
+        optimize.StructuredPruning(0.5).apply(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)))
+    with pytest.raises(ConfigError):
+        optimize.StructuredPruning(-1)

@@ -151,7 +151,7 @@ def pull_offline(
         if found is None:
             raise TransportError(
                 "offline, and this version is not here", where=name,
-                remedy="unset LIMOSA_OFFLINE; limosa cache ls lists what is here, tags are asked for",
+                remedy="unset LIMOSA_OFFLINE; limosa cache ls lists what is here",
             )  # fmt: skip
         if found.path != str(place):
             copy_into(place, Path(found.path), lambda copy: check_copy(copy, found.digest))

@@ -17,6 +17,7 @@ from limosa.torch.optimize.pruning import MagnitudePruning as MagnitudePruning
 from limosa.torch.optimize.pruning import SaliencyPruning as SaliencyPruning
 from limosa.torch.optimize.rounding import CodebookRounding as CodebookRounding
 from limosa.torch.optimize.rounding import LinearRounding as LinearRounding
+from limosa.torch.optimize.structured import StructuredPruning as StructuredPruning
 from limosa.torch.optimize.technique import Change as Change
 from limosa.torch.optimize.technique import Context as Context
 from limosa.torch.optimize.technique import Optimized as Optimized
@@ -35,6 +36,7 @@ __all__ = [
     "Optimized",
     "Refusal",
     "SaliencyPruning",
+    "StructuredPruning",
     "Technique",
     "measure",
 ]

@@ -6,7 +6,7 @@ import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -73,6 +73,7 @@ class Optimized:
         changes, refused: by layer.
         receiver_needs: what the receiver must have beyond an ordinary runtime; "" for nothing.
         masks: parameters by name -> where they must stay 0 while the model is trained further.
+        gone: layers by path -> the inputs that they have no more.
     """
 
     model: nn.Module
@@ -80,6 +81,7 @@ class Optimized:
     refused: tuple[Refusal, ...] = ()
     receiver_needs: str = ""
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    gone: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @torch.no_grad()
     def keep_zeros(self) -> None:
@@ -137,9 +139,7 @@ class Technique(ABC):
                 found="; ".join(f"{one.layer}: {one.why}" for one in refused[:5]) or "no layers",
             )  # fmt: skip
         done = self._change(twin, layers, used)
-        found = Optimized(
-            done.model, done.changes, (*refused, *done.refused), done.receiver_needs, done.masks
-        )
+        found = replace(done, refused=(*refused, *done.refused))
         guard(self._reference(model, found), found.model, used)
         return found
 
