@@ -9,6 +9,8 @@
 True
 """
 
+from limosa.torch.optimize.distill import Distillation as Distillation
+from limosa.torch.optimize.distill import fit as fit
 from limosa.torch.optimize.low_rank import LowRank as LowRank
 from limosa.torch.optimize.measure import Measures as Measures
 from limosa.torch.optimize.measure import measure as measure
@@ -28,6 +30,7 @@ __all__ = [
     "Change",
     "CodebookRounding",
     "Context",
+    "Distillation",
     "GradualPruning",
     "LinearRounding",
     "LowRank",
@@ -38,5 +41,6 @@ __all__ = [
     "SaliencyPruning",
     "StructuredPruning",
     "Technique",
+    "fit",
     "measure",
 ]
