@@ -18,6 +18,7 @@ from limosa.errors import (
     AuthError,
     ConfigError,
     ConflictError,
+    CorruptError,
     LimitError,
     NotFoundError,
     TransportError,
@@ -146,6 +147,54 @@ def test_a_proxy_says_when_to_come_again_too(monkeypatch):
 def test_what_is_no_hub_is_told_so(body):
     with asking(lambda handler, number: reply(handler, 200, body)) as (client, _):
         assert "no answer" in with_error(lambda: client.repository("a/b"), TransportError)
+
+
+def test_an_answer_without_what_it_should_have_is_no_answer_of_a_hub(tmp_path):
+    with answering(lambda handler, number: reply(handler, 200, b"{}")) as (url, _):
+        machine = Machine(tmp_path / "home", url, "limosa_x")
+        (v1,) = line(tmp_path, 1)
+        for act in (
+            lambda: machine.pull(MODEL, tmp_path / "m.safetensors"),
+            lambda: machine.push(v1, f"{MODEL}:v1"),
+        ):
+            assert "no answer of a hub" in with_error(act, TransportError)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"want": {"digest": "../../../keep"}},
+        {"want": {"name": "../x"}},
+        {"want": {"nbytes": "1"}},
+        {"start": "/etc/passwd"},
+        {"route": {"sha256": "../../../keep"}},
+        {"route": {"target": "a/b"}},
+        {"route": {"base": ".."}},
+        {"route": {"nbytes": -1}},
+    ],
+    ids=str,
+)
+def test_a_hub_that_names_files_instead_of_digests_reaches_none(tmp_path, change):
+    want = {"name": "v1", "digest": "1" * 64, "state": "2" * 64, "nbytes": 9}
+    step = {"base": "", "target": "1" * 64, "nbytes": 9, "sha256": "3" * 64, "layer": 0}
+    plan = {"start": "", "nbytes": 9, "whole_nbytes": 9, "want": want, "route": [step]}
+    for name, part in change.items():
+        if name == "start":
+            plan["start"] = part
+        else:
+            (want if name == "want" else step).update(part)
+    keep = tmp_path / "keep"
+    keep.mkdir()
+    (keep / "mine").write_text("mine")
+    text = json.dumps(plan).encode()
+    with answering(lambda handler, number: reply(handler, 200, text)) as (url, seen):
+        machine = Machine(tmp_path / "home", url, "")
+        with_error(
+            lambda: machine.pull(MODEL, tmp_path / "m.safetensors"), CorruptError, ConfigError
+        )
+        assert len(seen) == 1
+    assert (keep / "mine").read_text() == "mine"
+    assert not (tmp_path / "m.safetensors").exists()
 
 
 # Tokens

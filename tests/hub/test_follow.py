@@ -67,7 +67,7 @@ def test_the_file_is_always_what_the_tag_means(tmp_path, hub, end):
     process.send_signal(end)
     printed, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, errors) == (0, b"")
-    told = [json.loads(part + "}") for part in printed.decode().split("}\n") if part.strip()]
+    told = [json.loads(text) for text in printed.splitlines()]
     assert [one["reference"] for one in told] == [f"{MODEL}:{v}" for v in ("v1", "v3", "v2")]
     # The first whole, the others as updates.
     assert [bool(one["start"]) for one in told] == [False, True, True]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from limosa.cli import options, remote
+from limosa.cli import options, remote, report
 
 
 @click.command("info", short_help="Show what a version is.")
@@ -27,7 +27,7 @@ def command(
     for name, value in found.items():
         if value not in (None, "", [], {}):
             shown = remote.size(value) if name.endswith("nbytes") else value
-            click.echo(f"  {name:12} {shown}")
+            click.echo(f"  {name:12} {report.printable(str(shown))}")
     click.echo(f"  {'tensors':12} {len(manifest['tensors'])} in {len(manifest['files'])} files")
     if tensors:
         rows = [

@@ -133,7 +133,9 @@ def status_of(error: LimosaError) -> int:
 
 def fail(message: str, status: int) -> int:
     """Say what went wrong on standard error; returns `status`."""
-    click.echo(f"limosa: {message}", err=True)
+    # A hub, or the name of a tensor, may say anything; a terminal would obey it.
+    safe = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in message)
+    click.echo(f"limosa: {safe}", err=True)
     return status
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 from collections.abc import Callable
@@ -166,7 +167,8 @@ def _pull_all(
     for one in named:
         try:
             name = _default_name(client, one)
-            _show(pull_one(one, folder / one.repository.replace("/", "-") / name), as_json)
+            place = folder / one.repository.replace("/", "-") / name
+            _show(pull_one(one, place), as_json, several=True)
         except LimosaError as error:
             failures += 1
             click.echo(f"limosa: {one}: {error}", err=True)
@@ -202,7 +204,11 @@ def _default_name(client: HubClient, reference: Reference) -> str:
     return name + endings.get(files[0]["kind"], "")
 
 
-def _show(result: PullResult, as_json: bool) -> None:
+def _show(result: PullResult, as_json: bool, *, several: bool = False) -> None:
+    """Say what came; of several results each has a line of JSON."""
+    if as_json and several:
+        click.echo(json.dumps(asdict(result)))
+        return
     if as_json:
         remote.print_json(asdict(result))
         return
@@ -255,7 +261,7 @@ def _follow(
         pull,
         interval=interval,
         command=shlex.split(command_line or ""),
-        updated=lambda result: _show(result, as_json),
+        updated=lambda result: _show(result, as_json, several=True),
         failed=failed,
     )
 

@@ -25,7 +25,7 @@ from limosa.exchange.delivered import report
 from limosa.exchange.forms import form_of, manifest_of
 from limosa.exchange.held import Held, Inventory, locked
 from limosa.exchange.publish import Progress
-from limosa.exchange.route import check_promise, open_route
+from limosa.exchange.route import check_plan, check_promise, open_route
 from limosa.exchange.swap import copy_into, finish_swap, restore_into
 from limosa.hub.client import HubClient
 from limosa.hub.file_digest import check_sha256
@@ -247,10 +247,12 @@ class _Puller:
         self, want: str, held: Sequence[Held], bounds: Mapping[str, float] | None = None
     ) -> dict[str, Any]:
         have = sorted({one.digest for one in held} | {one.state for one in held})
-        return self.client.plan(
+        plan = self.client.plan(
             self.reference.repository, want, have, layer=self.wishes.layer,
             limits={**(self.wishes.limits or {}), **(bounds or {})},
         )  # fmt: skip
+        check_plan(plan)
+        return plan
 
     def _take(self, plan: Mapping[str, Any], held: Sequence[Held]) -> tuple[int, StateAndForm]:
         """Fetch a route and decode it into the output; its bytes, and what came of it."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from limosa.codec.base import Base
 from limosa.codec.decoder import Reader
 from limosa.codec.inputs import Input
 from limosa.codec.opening import Model, open_model
-from limosa.errors import ChecksumError
+from limosa.errors import ChecksumError, CorruptError
 from limosa.exchange.forms import form_of
-from limosa.hub.digest import version_digest
+from limosa.hub.digest import check_hex, version_digest
+from limosa.hub.reference import check_name
 from limosa.limits import Limits
 from limosa.tensors import Tensor
 
@@ -45,6 +47,38 @@ def open_route(
             return model
         base = as_base(model)
     raise ValueError("a route of no blobs")
+
+
+def check_plan(plan: Mapping[str, Any]) -> None:
+    """Refuse a plan whose names are no digests: they become names of files and folders.
+
+    Raises:
+        CorruptError: the hub says something that no hub says.
+
+    >>> want = {"name": "v1", "digest": "../../etc", "state": "00" * 32, "nbytes": 0}
+    >>> check_plan({"want": want, "start": "", "route": []})
+    Traceback (most recent call last):
+    limosa.errors.CorruptError: want: not a digest; found "'../../etc'", allowed 64 hexadecimal \
+digits
+    """
+    want = plan["want"]
+    if want["name"]:
+        check_name(str(want["name"]))
+    named = {"want": want["digest"], "state": want["state"]}
+    counts = {"want": want["nbytes"]}
+    if plan["start"]:
+        named["start"] = plan["start"]
+    for number, step in enumerate(plan["route"]):
+        named[f"target {number}"], counts[f"blob {number}"] = step["target"], step["nbytes"]
+        if step["base"]:
+            named[f"base {number}"] = step["base"]
+        if step["sha256"] is not None:
+            named[f"blob {number}"] = step["sha256"]
+    for where, text in named.items():
+        check_hex(str(text), where)
+    for where, count in counts.items():
+        if not isinstance(count, int) or count < 0:
+            raise CorruptError("no count of bytes", where=where, found=repr(count)[:40])
 
 
 def as_base(model: Model) -> Base:

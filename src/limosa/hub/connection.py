@@ -36,6 +36,18 @@ _AGAIN = frozenset([408, 429, 500, 502, 503, 504])
 _MOST_JSON = 512 * 2**20
 
 
+class Answer(dict[str, Any]):
+    """An object of a hub's; what is missing in it is an error of the hub.
+
+    >>> Answer(name="x")["digest"]
+    Traceback (most recent call last):
+    limosa.errors.TransportError: no answer of a hub; found nothing named 'digest'
+    """
+
+    def __missing__(self, key: str) -> Any:
+        raise TransportError("no answer of a hub", found=f"nothing named {key!r}")
+
+
 class Connection:
     """Asks a hub; what passes is tried again.
 
@@ -117,8 +129,8 @@ class Connection:
         if answer.status_code == 204:
             return {}
         try:
-            found = answer.json()
-        except ValueError:
+            found = answer.json(object_hook=Answer)
+        except (ValueError, RecursionError):
             raise TransportError(
                 "no answer of a hub", where=self.url, found=answer.text[:80]
             ) from None
