@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,9 @@ from limosa.hub.client import HubClient
 from limosa.hub.planner import NOTHING
 from limosa.hub.server.settings import HubSettings
 from limosa.hub.store import schema
+from limosa.hub.store.catalog import touch
+from limosa.hub.store.graph import put_edge
+from limosa.hub.store.records import StoredEdge
 
 REPOSITORY = "bench/history"
 MOST_S = 0.050
@@ -34,8 +36,9 @@ class Plans:
         versions, edges: in the repository.
         warm: of requests over HTTP, one after the other.
         inner: of the same without HTTP: the table of edges alone.
-        cold: of the first request after the graph changed.
-        start: of the first request of a new hub.
+        grown: of the first request after an edge was added.
+        shrunk: of the first request after edges were removed.
+    start: of the first request of a new hub.
         hops: of the routes.
     """
 
@@ -43,7 +46,8 @@ class Plans:
     edges: int
     warm: list[float]
     inner: list[float]
-    cold: list[float]
+    grown: list[float]
+    shrunk: list[float]
     start: float
     hops: list[int]
 
@@ -53,7 +57,10 @@ def plan(folder: Path, versions: int, plans: int, changes: int) -> Plans:
     settings = HubSettings(folder)
     chance = random.Random(1)
     asked = [
-        ([_digest("state", chance.randrange(versions)) for _ in range(3)], chance.randrange(versions))
+        (
+            [_digest("state", chance.randrange(versions)) for _ in range(3)],
+            chance.randrange(versions),
+        )
         for _ in range(plans)
     ]  # fmt: skip
     with HubServer(settings) as server:
@@ -69,32 +76,41 @@ def plan(folder: Path, versions: int, plans: int, changes: int) -> Plans:
 
             start, _ = ask(*asked[0])
             warm, hops = zip(*(ask(*one) for one in asked), strict=True)
-            inner, cold = [], []
+            inner, grown, shrunk = [], [], []
             for held, want in asked:
                 started = time.perf_counter()
                 store.graph.plan(REPOSITORY, held, _digest("version", want))
                 inner.append(time.perf_counter() - started)
             for number in range(changes):
-                _change(server)
-                cold.append(ask(*asked[number % plans])[0])
-    return Plans(versions, edges, list(warm), inner, cold, start, list(hops))
-
-
-def middle(seconds: list[float]) -> str:
-    """Median and worst, in milliseconds."""
-    return f"{1e3 * statistics.median(seconds):.1f} (worst {1e3 * max(seconds):.1f})"
+                _add_edge(server, number)
+                grown.append(ask(*asked[number % plans])[0])
+            for number in range(3):
+                _remove_edge(server)
+                shrunk.append(ask(*asked[number % plans])[0])
+    return Plans(versions, edges, list(warm), inner, grown, shrunk, start, list(hops))
 
 
 def _digest(kind: str, number: int) -> str:
     return hashlib.sha256(f"{kind} {number}".encode()).hexdigest()
 
 
-def _change(server: HubServer) -> None:
-    """As every new edge does: the graph in memory is not the last any more."""
+def _add_edge(server: HubServer, number: int) -> None:
+    """One more update between versions: the graph in memory is not the last any more."""
+    store, now = server.hub.store, time.time()
+    with store.database.begin() as connection:
+        sha256 = _digest("more", number)
+        connection.execute(sa.insert(schema.blobs).values(sha256=sha256, nbytes=STEP, created=now))
+        edge = StoredEdge(
+            _digest("state", 40 + number), _digest("version", number),
+            _digest("state", number), sha256, STEP, 0, "made", 0, now, 0,
+        )  # fmt: skip
+        put_edge(store.database, connection, 1, edge, now)
+
+
+def _remove_edge(server: HubServer) -> None:
+    """As ``gc`` leaves a repository: what is in memory may be gone."""
     with server.hub.store.database.begin() as connection:
-        connection.execute(
-            sa.update(schema.repositories).values(revision=schema.repositories.c.revision + 1)
-        )
+        touch(connection, 1, removed=True)
 
 
 def _fill(server: HubServer, versions: int, asked: list[tuple[list[str], int]]) -> int:

@@ -115,7 +115,7 @@ def hub(folder: Path, *options: str) -> Iterator[int]:
 
 @contextmanager
 def nginx(folder: Path, hub_folder: Path, upstream: int) -> Iterator[tuple[int, int]]:
-    """nginx as Debian starts it, a worker a core; the ports of the guide's configuration, and of the plain folder."""
+    """nginx as Debian starts it, a worker a core; ports of the guide's hub and of the folder."""
     front, plain = free_port(), free_port()
     text = CONFIGURATION.read_text("utf-8")
     for there, here in (

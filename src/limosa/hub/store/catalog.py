@@ -227,13 +227,21 @@ def repository_id(connection: sa.Connection, repository: str) -> int:
     return int(found)
 
 
-def touch(connection: sa.Connection, number: int) -> None:
-    """The graph of a repository changed."""
-    connection.execute(
-        sa.update(repositories)
-        .where(repositories.c.id == number)
-        .values(revision=repositories.c.revision + 1)
-    )
+def touch(connection: sa.Connection, number: int, *, removed: bool = False) -> int:
+    """The graph of a repository changed, which nobody else does before this transaction ends.
+
+    Args:
+        removed: whether edges went.
+
+    Returns:
+        The number of the change.
+    """
+    here = repositories.c.id == number
+    values = {"revision": repositories.c.revision + 1}
+    if removed:
+        values["removed"] = repositories.c.revision + 1
+    connection.execute(sa.update(repositories).where(here).values(values))
+    return int(connection.execute(sa.select(repositories.c.revision).where(here)).scalar_one())
 
 
 def put_node(

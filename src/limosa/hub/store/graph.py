@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,12 +54,16 @@ class Step:
 
 
 class _Graph:
-    """The graph of a repository as one revision of it has it."""
+    """The graph of a repository as one revision of it has it, or a later one that removed none."""
 
-    def __init__(self, stored: Sequence[StoredEdge]) -> None:
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
         self.graph = planner.Graph()
         # By base and by what it gives, a version's digest or its state alone.
         self.by_ends: dict[tuple[str, str], StoredEdge] = {}
+
+    def add(self, stored: Iterable[StoredEdge]) -> None:
+        """More edges; a smaller one takes the place of a larger one. Others may plan meanwhile."""
         for edge in stored:
             for target in (edge.target, edge.target_state):
                 best = self.by_ends.get((edge.base, target))
@@ -79,7 +83,7 @@ class EdgeTable:
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
-        self._graphs: OrderedDict[int, tuple[int, _Graph]] = OrderedDict()
+        self._graphs: OrderedDict[int, _Graph] = OrderedDict()
         self._lock = threading.Lock()
 
     def edges(self, repository: str) -> list[StoredEdge]:
@@ -223,19 +227,25 @@ class EdgeTable:
                 connection.execute(self._database.upsert(estimates, values, key))
 
     def _graph(self, repository: str) -> _Graph:
-        """The graph, read anew only where it changed since."""
-        query = sa.select(repositories.c.id, repositories.c.revision)
+        """The graph, of which only what is new since is read, unless edges were removed."""
+        query = sa.select(repositories.c.revision, repositories.c.removed)
         with self._database.read() as connection:
             number = repository_id(connection, repository)
-            revision = connection.execute(query.where(repositories.c.id == number)).one().revision
+            row = connection.execute(query.where(repositories.c.id == number)).one()
             with self._lock:
                 kept = self._graphs.get(number)
-                if kept is not None and kept[0] == revision:
+                if kept is not None and kept.revision < row.removed:
+                    kept = None
+                if kept is not None:
+                    if kept.revision < row.revision:
+                        kept.add(stored_edges(connection, number, since=kept.revision))
+                        kept.revision = row.revision
                     self._graphs.move_to_end(number)
-                    return kept[1]
-            made = _Graph(stored_edges(connection, number))
+                    return kept
+            made = _Graph(row.revision)
+            made.add(stored_edges(connection, number))
         with self._lock:
-            self._graphs[number] = (revision, made)
+            self._graphs[number] = made
             while len(self._graphs) > _GRAPHS:
                 self._graphs.popitem(last=False)
         return made
@@ -260,16 +270,20 @@ def put_edge(
     values: dict[str, Any] = {
         "repository_id": number, "base": edge.base, "node_id": node, "sha256": edge.sha256,
         "nbytes": edge.nbytes, "layer": edge.layer, "kind": edge.kind, "memory": edge.memory,
-        "created": now, "used": now,
+        "created": now, "used": now, "revision": touch(connection, number),
     }  # fmt: skip
     key = ["repository_id", "base", "node_id"]
     connection.execute(database.upsert(edges, values, key))
-    touch(connection, number)
 
 
-def stored_edges(connection: sa.Connection, number: int) -> list[StoredEdge]:
-    """All edges of a repository, within a transaction."""
-    return [_edge(row) for row in connection.execute(_edge_query(number).order_by(edges.c.id))]
+def stored_edges(
+    connection: sa.Connection, number: int, *, since: int | None = None
+) -> list[StoredEdge]:
+    """All edges of a repository, or those stored after a revision, within a transaction."""
+    query = _edge_query(number).order_by(edges.c.id)
+    if since is not None:
+        query = query.where(edges.c.revision > since)
+    return [_edge(row) for row in connection.execute(query)]
 
 
 def _edge_query(number: int) -> sa.Select[Any]:

@@ -45,6 +45,8 @@ repositories = Table(
     Column("created", Double, nullable=False),
     # Counts changes of the graph, so that a worker knows whether the one that it has is the last.
     Column("revision", Integer, nullable=False, server_default="0"),
+    # The last change that removed an edge: who knows that one need read only what came since.
+    Column("removed", Integer, nullable=False, server_default="0"),
 )
 
 # States of models: those of versions, lossy copies of them, bases that a family shares.
@@ -121,7 +123,10 @@ edges = Table(
     Column("created", Double, nullable=False),
     Column("used", Double, nullable=False),
     Column("uses", Integer, nullable=False, server_default="0"),
+    # Of the repository, when it was stored.
+    Column("revision", Integer, nullable=False, server_default="0"),
     UniqueConstraint("repository_id", "base", "node_id"),
+    Index("ix_edges_revision", "repository_id", "revision"),
 )
 
 # What an edge that is not made yet would take, as measured on a sample.

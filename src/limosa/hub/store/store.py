@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from limosa.errors import ChecksumError, CorruptError, LimitError, TransportError
+from limosa.errors import (
+    ChecksumError,
+    ConflictError,
+    CorruptError,
+    LimitError,
+    NotFoundError,
+    TransportError,
+)
 from limosa.hub.manifest import Manifest
 from limosa.hub.store.accounts import Accounts
 from limosa.hub.store.blob_table import BlobTable, adopt
@@ -21,6 +28,8 @@ from limosa.hub.store.ledger import Ledger
 from limosa.hub.store.locks import Locks
 from limosa.hub.store.records import Bound, StoredEdge
 from limosa.hub.store.uploads import Announced, Layer, Upload, UploadTable
+
+_TRIES = 3
 
 
 class Store:
@@ -202,8 +211,14 @@ class Store:
     def put_blob(self, sha256: str, path: Path) -> None:
         """Put bytes in their place, where they do not lie yet."""
         key = blob_key(sha256)
-        if self.blobs.size(key) != path.stat().st_size:
-            self.blobs.put_file(key, path)
+        for _ in range(_TRIES):
+            if self.blobs.size(key) == path.stat().st_size:
+                return
+            # A sweep of the same blob may take it away before it is settled.
+            with suppress(NotFoundError):
+                self.blobs.put_file(key, path)
+                return
+        raise ConflictError("the blob was removed meanwhile", where=key, remedy="try again")
 
     def check(self) -> None:
         """See whether the database and the blobs answer.

@@ -104,7 +104,7 @@ def _thin(store: Store, repository: str, cache_bytes: int, freed: Freed, dry_run
             _remove(connection, number, edge)
         if gone and not dry_run:
             _forget_nodes(connection, number)
-            touch(connection, number)
+            touch(connection, number, removed=True)
     return _extra_bytes(stored, wanted, gone)
 
 

@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.Column("description", sa.Text(), server_default="", nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
         sa.Column("revision", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("removed", sa.Integer(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_repositories")),
         sa.UniqueConstraint("name", name=op.f("uq_repositories_name")),
     )
@@ -169,6 +170,7 @@ def upgrade() -> None:
         sa.Column("created", sa.Double(), nullable=False),
         sa.Column("used", sa.Double(), nullable=False),
         sa.Column("uses", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("revision", sa.Integer(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(
             ["node_id"], ["nodes.id"], name=op.f("fk_edges_node_id_nodes"), ondelete="CASCADE"
         ),
@@ -190,6 +192,7 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_edges_node_id"), ["node_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_edges_repository_id"), ["repository_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_edges_sha256"), ["sha256"], unique=False)
+        batch_op.create_index("ix_edges_revision", ["repository_id", "revision"], unique=False)
 
     op.create_table(
         "holdings",
@@ -287,6 +290,7 @@ def downgrade() -> None:
 
     op.drop_table("holdings")
     with op.batch_alter_table("edges", schema=None) as batch_op:
+        batch_op.drop_index("ix_edges_revision")
         batch_op.drop_index(batch_op.f("ix_edges_sha256"))
         batch_op.drop_index(batch_op.f("ix_edges_repository_id"))
         batch_op.drop_index(batch_op.f("ix_edges_node_id"))

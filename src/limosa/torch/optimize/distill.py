@@ -1,0 +1,217 @@
+"""Distillation: a small student learns what a large teacher says.
+
+Training loops belong to the user; :class:`Distillation` is a loss that any loop can take, and
+:func:`fit` a loop of few lines for who has none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from limosa.errors import ConfigError
+
+Batch = tuple[Any, torch.Tensor]
+
+
+class Distillation:
+    """The loss of a student beside its teacher.
+
+    Three parts, each with its weight: cross entropy with the labels (hard); the divergence of the
+    teacher's outputs from the student's at a temperature, times its square (soft; G. Hinton et
+    al., 2015); the squared distance of features of layers in between (A. Romero et al., 2015),
+    through a learned linear map where their sizes differ.
+
+    Args:
+        teacher: stays as it is.
+        student: is trained.
+        temperature: of the soft targets.
+        hard, soft, features: weights of the parts.
+        layers: layer of the student -> layer of the teacher, by path.
+
+    Raises:
+        ConfigError: a weight is negative, no weight is positive, or there is no such layer.
+
+    >>> teacher, student = nn.Linear(4, 3), nn.Linear(4, 3)
+    >>> with Distillation(teacher, student) as distillation:
+    ...     loss = distillation(torch.ones(2, 4), torch.tensor([0, 2]))
+    >>> loss.requires_grad
+    True
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        *,
+        temperature: float = 4.0,
+        hard: float = 0.3,
+        soft: float = 0.7,
+        features: float = 0.0,
+        layers: Mapping[str, str] | None = None,
+    ) -> None:
+        weights = (hard, soft, features)
+        if min(weights) < 0 or not any(weights) or not temperature > 0:
+            raise ConfigError(
+                "no loss", found=f"hard {hard}, soft {soft}, features {features}, {temperature=}",
+                allowed="weights of 0 or more, one above, and a temperature above 0",
+            )  # fmt: skip
+        if bool(layers) != bool(features):
+            raise ConfigError("features need layers, and layers a weight of features")
+        self.teacher, self.student = teacher, student
+        self.temperature, self.hard, self.soft, self.features = temperature, hard, soft, features
+        self.layers = dict(layers or {})
+        #: Linear maps from the student's features to the teacher's: to be trained as well.
+        self.maps = nn.ModuleDict()
+        self._seen: dict[str, torch.Tensor] = {}
+        self._hooks = ExitStack()
+        for ours, theirs in self.layers.items():
+            self._watch(student, ours, "student")
+            self._watch(teacher, theirs, "teacher")
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Of the student, and of the maps that exist: those appear with the first batch."""
+        return [*self.student.parameters(), *self.maps.parameters()]
+
+    def __call__(self, inputs: Any, labels: torch.Tensor) -> torch.Tensor:
+        """The loss on a batch.
+
+        Args:
+            inputs: one tensor, or a tuple of arguments.
+            labels: classes, of int64.
+        """
+        arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+        trained = self.teacher.training
+        with torch.no_grad():
+            self.teacher.eval()
+            wanted = self.teacher(*arguments)
+            self.teacher.train(trained)
+        found = self.student(*arguments)
+        loss: torch.Tensor = found.new_zeros(())
+        if self.hard:
+            loss = loss + self.hard * functional.cross_entropy(found, labels)
+        if self.soft:
+            loss = loss + self.soft * soft_loss(found, wanted, self.temperature)
+        for ours, theirs in self.layers.items():
+            loss = loss + self.features * self._feature_loss(ours, theirs)
+        return loss
+
+    def _feature_loss(self, ours: str, theirs: str) -> torch.Tensor:
+        found, wanted = self._seen[f"student {ours}"], self._seen[f"teacher {theirs}"]
+        key = ours.replace(".", "/")
+        if found.shape != wanted.shape:
+            if key not in self.maps:
+                self.maps[key] = _map(found, wanted, ours)
+            found = self.maps[key](found)
+        return functional.mse_loss(found, wanted)
+
+    def _watch(self, model: nn.Module, path: str, whose: str) -> None:
+        try:
+            module = model.get_submodule(path)
+        except AttributeError:
+            raise ConfigError(f"the {whose} has no such layer", found=repr(path)) from None
+
+        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+            self._seen[f"{whose} {path}"] = output
+
+        handle = module.register_forward_hook(hook)
+        self._hooks.callback(handle.remove)
+
+    def close(self) -> None:
+        """Leave both models without hooks."""
+        self._hooks.close()
+        self._seen.clear()
+
+    def __enter__(self) -> Distillation:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def soft_loss(found: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The divergence of softened outputs, times the temperature's square.
+
+    >>> one = torch.tensor([[1.0, 2.0]])
+    >>> float(soft_loss(one, one, 2.0))
+    0.0
+    """
+    log_found = functional.log_softmax(found / temperature, dim=-1)
+    log_wanted = functional.log_softmax(wanted / temperature, dim=-1)
+    divergence = functional.kl_div(log_found, log_wanted, reduction="batchmean", log_target=True)
+    return divergence * temperature**2
+
+
+def _map(found: torch.Tensor, wanted: torch.Tensor, where: str) -> nn.Module:
+    """A linear map between features of other widths and the same places."""
+    like: dict[str, Any] = {"device": found.device, "dtype": found.dtype}
+    if found.dim() == 4 and wanted.dim() == 4 and found.shape[2:] == wanted.shape[2:]:
+        return nn.Conv2d(found.shape[1], wanted.shape[1], 1, **like)
+    if found.dim() == wanted.dim() and found.shape[:-1] == wanted.shape[:-1]:
+        return nn.Linear(found.shape[-1], wanted.shape[-1], **like)
+    raise ConfigError(
+        "features of different places", where=f"layer {where}", found=str(tuple(found.shape)),
+        allowed=str(tuple(wanted.shape)), remedy="choose layers at the same resolution",
+    )  # fmt: skip
+
+
+def fit(
+    loss: Callable[..., torch.Tensor],
+    parameters: Iterable[nn.Parameter],
+    batches: Iterable[Batch],
+    *,
+    epochs: int = 1,
+    rate: float = 1e-3,
+    after_step: Callable[[], None] = lambda: None,
+    progress: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> list[float]:
+    """Train with AdamW and a cosine schedule; the mean loss of each epoch.
+
+    Args:
+        loss: of inputs and labels.
+        parameters: to train.
+        batches: is gone through once an epoch: a DataLoader or a list.
+        epochs: how often.
+        rate: of learning, at the beginning.
+        after_step: is called after each step, as :meth:`Optimized.keep_zeros` wants to be.
+        progress: is called after each epoch.
+
+    Raises:
+        ConfigError: the loss became NaN or infinite, or there are no batches.
+    """
+    trained = [one for one in parameters if one.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=rate)
+    losses: list[float] = []
+    for epoch in range(epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
+        total, count = 0.0, 0
+        for inputs, labels in batches:
+            optimizer.zero_grad()
+            found = loss(inputs, labels)
+            if not bool(found.isfinite()):
+                raise ConfigError(
+                    "the loss is no number any more", where=f"epoch {epoch + 1}",
+                    found=str(float(found)), remedy="lower the rate",
+                )  # fmt: skip
+            found.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            after_step()
+            total, count = total + float(found.detach()), count + 1
+        if not count:
+            raise ConfigError("no batches to train on")
+        losses.append(total / count)
+        progress(epoch + 1, losses[-1])
+    return losses

@@ -1,0 +1,192 @@
+"""Structured pruning: filters, channels, neurons and heads go, and the network is really smaller.
+
+Which layers must shrink together is found by torch-pruning's dependency graph (G. Fang et al.,
+"DepGraph: Towards Any Structural Pruning", 2023).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from limosa.errors import ConfigError, MissingExtraError
+from limosa.torch.optimize.technique import (
+    Change,
+    Context,
+    Layer,
+    Optimized,
+    Technique,
+    check_share,
+    nonzeros,
+)
+
+# Statistics over channels: without some of them they are others, whatever the channels held.
+_MIXING = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.Softmax)
+
+
+@dataclass(frozen=True)
+class StructuredPruning(Technique):
+    """Whole outputs of layers go, with all that depends on them.
+
+    What the network gives as output keeps its size. The context's example is needed, since the
+    graph is found by running it.
+
+    Args:
+        share: of the outputs of each layer that go; of all, where *scope* is "global".
+        scope: "layer" or "global".
+        importance: "weight" by the norm of all weights that go together, "data" by Taylor's first
+            term of the loss on the context's batches (P. Molchanov et al., 2019).
+        round_to: outputs are left in multiples of this.
+        only, exclude: patterns of the paths of layers.
+
+    Raises:
+        ConfigError: no such share.
+
+    >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    >>> done = StructuredPruning(0.5).apply(model, Context(torch.ones(1, 8)))
+    >>> done.model[0].out_features, done.model[2].in_features, done.model[2].out_features
+    (8, 8, 4)
+    """
+
+    share: float = 0.5
+    scope: Literal["layer", "global"] = "layer"
+    importance: Literal["weight", "data"] = "weight"
+    round_to: int | None = None
+    only: str = ""
+    exclude: str = ""
+
+    def __post_init__(self) -> None:
+        check_share("share", self.share)
+
+    def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
+        tp = _library()
+        if context.example is None:
+            raise ConfigError("structured pruning needs example inputs", where="Context.example")
+        before = {layer.path: (layer.weight.shape, nonzeros(layer.weight)) for layer in layers}
+        chosen = {layer.module for layer in layers}
+        others = [
+            module
+            for module in model.modules()
+            if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and module not in chosen
+        ]
+        frozen = [*others, *_outputs_of(tp, model, context)]
+        pruner = self._pruner(tp, model, context, frozen)
+        if self.importance == "data":
+            _gather_gradients(model, context)
+        gone = _prune(pruner, model)
+        model.zero_grad(set_to_none=True)
+        changes = [
+            Change(
+                layer.path, f"{shape[0]} outputs to {layer.weight.shape[0]}, {shape[1]} inputs to "
+                f"{layer.weight.shape[1]}", count, nonzeros(layer.weight),
+            )
+            for layer in layers
+            for shape, count in [before[layer.path]]
+            if layer.weight.shape != shape
+        ]  # fmt: skip
+        return Optimized(model, tuple(changes), gone=gone)
+
+    def _pruner(
+        self, tp: Any, model: nn.Module, context: Context, frozen: Sequence[nn.Module]
+    ) -> Any:
+        by_data = self.importance == "data"
+        importance = (
+            tp.importance.GroupTaylorImportance()
+            if by_data
+            else tp.importance.GroupMagnitudeImportance(p=2)
+        )
+        with _tracing():
+            return tp.pruner.BasePruner(
+                model, context.example, importance=importance, pruning_ratio=self.share,
+                global_pruning=self.scope == "global", ignored_layers=list(frozen),
+                round_to=self.round_to,
+            )  # fmt: skip
+
+    def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
+        """The old network, whose later layers do not heed what has gone."""
+        if any(isinstance(module, _MIXING) for module in model.modules()):
+            return done.model  # its form and its numbers are looked at; they cannot be compared
+        twin = copy.deepcopy(model)
+        with torch.no_grad():
+            for path, inputs in done.gone.items():
+                weight = twin.get_submodule(path).weight
+                assert isinstance(weight, torch.Tensor)
+                weight[:, list(inputs)] = 0.0
+        return twin
+
+
+def _library() -> Any:
+    try:
+        import torch_pruning
+    except ModuleNotFoundError:
+        raise MissingExtraError.for_extra("optimize", "structured pruning") from None
+    return torch_pruning
+
+
+@contextmanager
+def _tracing() -> Iterator[None]:
+    """Whatever a model does when it is run to find its graph is an error of ours."""
+    try:
+        yield
+    except Exception as error:
+        raise ConfigError(
+            "the model's graph cannot be found", where="structured pruning",
+            found=f"{type(error).__name__}: {error}"[:300],
+            remedy="exclude what cannot be traced, or prune without structure",
+        ) from error  # fmt: skip
+
+
+def _outputs_of(tp: Any, model: nn.Module, context: Context) -> list[nn.Module]:
+    """Layers whose outputs are, or are added to, outputs of the whole network."""
+    with _tracing():
+        graph = tp.DependencyGraph().build_dependency(model, context.example)
+    found: list[nn.Module] = []
+    for module in model.modules():
+        if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            continue
+        prune = graph.get_pruner_of_module(module).prune_out_channels
+        group = graph.get_pruning_group(module, prune, [0])
+        ends = [
+            dependency
+            for dependency, _ in group
+            if not dependency.target.outputs and graph.is_out_channel_pruning_fn(dependency.handler)
+        ]
+        if ends:
+            found.append(module)
+    return found
+
+
+def _prune(pruner: Any, model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Prune all groups; the inputs that layers lost, by the layers' paths."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    gone: dict[str, list[int]] = {}
+    for group in pruner.step(interactive=True):
+        for dependency, places in group:
+            target = dependency.target.module
+            inside = not pruner.DG.is_out_channel_pruning_fn(dependency.handler)
+            if (
+                inside
+                and id(target) in paths
+                and isinstance(getattr(target, "weight", 0), nn.Parameter)
+            ):
+                gone.setdefault(paths[id(target)], []).extend(map(int, places))
+        group.prune()
+    return {path: tuple(sorted(set(places))) for path, places in gone.items()}
+
+
+def _gather_gradients(model: nn.Module, context: Context) -> None:
+    if context.loss is None:
+        raise ConfigError("importance by data needs batches and a loss", where="Context")
+    model.zero_grad(set_to_none=True)
+    count = 0
+    for batch in context.batches:
+        context.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+        count += 1
+    if not count:
+        raise ConfigError("importance by data needs batches", where="Context", found="none")

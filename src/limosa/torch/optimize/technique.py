@@ -1,0 +1,244 @@
+"""What all techniques have in common: what they are given, what they report, and the guard."""
+
+from __future__ import annotations
+
+import copy
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_flatten
+
+from limosa.errors import ConfigError
+from limosa.torch.refine.targets import spots_of
+
+Batch = Any
+Loss = Callable[[nn.Module, Batch], torch.Tensor]
+
+_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+# Of the largest output, between a model and what a technique says that it computes.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a technique may use beside the model.
+
+    Attributes:
+        example: inputs of one call, a tensor or several; None: the guard cannot look.
+        batches: for techniques that look at data; passed through once for each use.
+        loss: of a model on a batch, with a gradient.
+        refusals: "skip" layers that a technique cannot touch, or "stop".
+    """
+
+    example: Any = None
+    batches: Iterable[Batch] = ()
+    loss: Loss | None = None
+    refusals: Literal["skip", "stop"] = "skip"
+
+    def inputs(self) -> tuple[Any, ...]:
+        """The arguments of a call."""
+        return self.example if isinstance(self.example, tuple) else (self.example,)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was done to a layer: *before* and *after* count parameters that are not 0."""
+
+    layer: str
+    what: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A layer that was left as it was, and why."""
+
+    layer: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """What came of a technique.
+
+    Attributes:
+        model: a new one; the model that was given is as it was.
+        changes, refused: by layer.
+        receiver_needs: what the receiver must have beyond an ordinary runtime; "" for nothing.
+        masks: parameters by name -> where they must stay 0 while the model is trained further.
+        gone: layers by path -> the inputs that they have no more.
+    """
+
+    model: nn.Module
+    changes: tuple[Change, ...]
+    refused: tuple[Refusal, ...] = ()
+    receiver_needs: str = ""
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    gone: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def keep_zeros(self) -> None:
+        """Set to 0 again what fine-tuning moved: call it after each step of the optimizer."""
+        parameters = dict(self.model.named_parameters())
+        for name, mask in self.masks.items():
+            parameters[name].mul_(mask.to(parameters[name].device))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that a technique may change; its weight is *name*."""
+
+    path: str
+    module: nn.Module
+    name: str
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """Its weight."""
+        found = self.module.weight
+        assert isinstance(found, nn.Parameter)
+        return found
+
+
+class Technique(ABC):
+    """One way to make a model smaller.
+
+    Attributes:
+        only: pattern (``re.search``) of the paths of layers that it may touch; "" for all.
+        exclude: pattern of those that it may not; "" for none.
+    """
+
+    only: str = ""
+    exclude: str = ""
+
+    def apply(self, model: nn.Module, context: Context | None = None) -> Optimized:
+        """A smaller model. The one that is given does not change.
+
+        Raises:
+            ConfigError: there is nothing to change, a layer is refused and *context* says stop,
+                or the guard finds that the result computes something else than it should.
+        """
+        used = context or Context()
+        twin = copy.deepcopy(model)
+        layers, refused = self._split(twin)
+        if refused and used.refusals == "stop":
+            raise ConfigError(
+                "a layer cannot be changed", where=refused[0].layer, found=refused[0].why,
+                remedy="exclude it, or let refused layers be skipped",
+            )  # fmt: skip
+        if not layers:
+            raise ConfigError(
+                "no layer can be changed", where=type(self).__name__,
+                found="; ".join(f"{one.layer}: {one.why}" for one in refused[:5]) or "no layers",
+            )  # fmt: skip
+        done = self._change(twin, layers, used)
+        found = replace(done, refused=(*refused, *done.refused))
+        guard(self._reference(model, found), found.model, used)
+        return found
+
+    def _split(self, model: nn.Module) -> tuple[list[Layer], list[Refusal]]:
+        """The layers that may be changed, and why others may not."""
+        tied = {
+            name: spot.owners[0][2]
+            for spot in spots_of(model)
+            if len(spot.owners) > 1
+            for _, _, name in spot.owners
+        }
+        good, refused = [], []
+        for path, module in model.named_modules():
+            if not isinstance(module, (*_LAYERS, *_RECURRENT)):
+                continue
+            if self.only and not re.search(self.only, path):
+                continue
+            if self.exclude and re.search(self.exclude, path):
+                continue
+            layer = Layer(path, module, f"{path}.weight" if path else "weight")
+            why = self._why_not(layer, tied)
+            if why:
+                refused.append(Refusal(path, why))
+            else:
+                good.append(layer)
+        return good, refused
+
+    def _why_not(self, layer: Layer, tied: dict[str, str]) -> str:
+        """Why a layer cannot be changed; "" if it can."""
+        if isinstance(layer.module, _RECURRENT):
+            return "a recurrent layer"
+        weight = getattr(layer.module, "weight", None)
+        if not isinstance(weight, nn.Parameter):
+            return "its weight is no parameter: quantized or re-parameterised already"
+        if not weight.is_floating_point():
+            return f"its weight is {weight.dtype}"
+        if not bool(weight.isfinite().all()):
+            return "its weight has NaN or an infinity"
+        if layer.name in tied:
+            return f"its weight is tied to {tied[layer.name]}"
+        return ""
+
+    @abstractmethod
+    def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
+        """Change *model*, a copy, in *layers*."""
+
+    def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
+        """What the result should compute, in the old architecture."""
+        return done.model
+
+
+@torch.no_grad()
+def guard(reference: nn.Module, model: nn.Module, context: Context) -> None:
+    """Compare two models on example inputs.
+
+    Raises:
+        ConfigError: they compute different things, or one computes NaN.
+    """
+    if context.example is None:
+        return
+    wanted, found = _outputs(reference, context), _outputs(model, context)
+    if [one.shape for one in wanted] != [one.shape for one in found]:
+        raise ConfigError(
+            "the result has another form of output", where="guard",
+            found=str([tuple(one.shape) for one in found]),
+            allowed=str([tuple(one.shape) for one in wanted]),
+        )  # fmt: skip
+    for one, two in zip(wanted, found, strict=True):
+        largest = float(one.double().abs().max()) if one.numel() else 0.0
+        error = float((one.double() - two.double()).abs().max()) if one.numel() else 0.0
+        if not error <= _TOLERANCE * max(largest, 1e-12):
+            raise ConfigError(
+                "the result computes something else than it should", where="guard",
+                found=f"an error of {error:.3g} at outputs of {largest:.3g}",
+                allowed=f"{_TOLERANCE:g} of these", remedy="please report this",
+            )  # fmt: skip
+
+
+def _outputs(model: nn.Module, context: Context) -> list[torch.Tensor]:
+    trained = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        flat, _ = tree_flatten(model(*context.inputs()))
+    finally:
+        for module in trained:
+            module.training = True
+    return [one for one in flat if isinstance(one, torch.Tensor)]
+
+
+def nonzeros(weight: torch.Tensor) -> int:
+    """Elements that are not 0."""
+    return int(torch.count_nonzero(weight.detach()))
+
+
+def check_share(where: str, value: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        ConfigError: *value* is not from 0 to 1.
+    """
+    if not 0 <= value <= 1:
+        raise ConfigError("no share", where=where, found=str(value), allowed="0 to 1")
