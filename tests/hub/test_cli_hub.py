@@ -178,6 +178,8 @@ def test_each_kind_of_failure_has_a_status_of_its_own(tmp_path, shop, user):
         (2, ["push", v1, f"{MODEL}:v9", "--metric", "map"]),
         (2, ["push", v1, f"{MODEL}:v9", "--tag", "a", "--no-latest"]),
         (2, ["push", v1, MODEL]),
+        (2, ["pull", MODEL, "--dry-run", "--quality", "bits=4"]),
+        (2, ["pull", MODEL, "team/x", "--follow"]),
         (2, ["push", tmp_path / "nothing", f"{MODEL}:v9"]),
         (2, ["rm", MODEL, "--yes"]),
         (2, ["tag", MODEL, "stable"]),
