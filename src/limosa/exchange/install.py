@@ -249,7 +249,9 @@ class _Puller:
             self.reference.repository, want, have, layer=self.wishes.layer,
             limits={**(self.wishes.limits or {}), **(bounds or {})},
         )  # fmt: skip
-        check_plan(plan)
+        # A copy, and the first layers, have digests of their own that nobody knows beforehand.
+        own = self.wishes.quality or self.wishes.layer is not None
+        check_plan(plan, None if own else self.reference.digest)
         return plan
 
     def _take(self, plan: Mapping[str, Any], held: Sequence[Held]) -> tuple[int, StateAndForm]:

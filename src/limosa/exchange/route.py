@@ -49,11 +49,16 @@ def open_route(
     raise ValueError("a route of no blobs")
 
 
-def check_plan(plan: Mapping[str, Any]) -> None:
+def check_plan(plan: Mapping[str, Any], digest: str | None = None) -> None:
     """Refuse a plan whose names are no digests: they become names of files and folders.
+
+    Args:
+        plan: as the hub answers.
+        digest: what was asked for, where it was asked for by its digest.
 
     Raises:
         CorruptError: the hub says something that no hub says.
+        ChecksumError: it leads to another version than *digest*.
 
     >>> want = {"name": "v1", "digest": "../../etc", "state": "00" * 32, "nbytes": 0}
     >>> check_plan({"want": want, "start": "", "route": []})
@@ -78,6 +83,11 @@ def check_plan(plan: Mapping[str, Any]) -> None:
     for where, count in counts.items():
         if not isinstance(count, int) or count < 0:
             raise CorruptError("no count of bytes", where=where, found=repr(count)[:40])
+    if digest is not None and want["digest"] != digest:
+        raise ChecksumError(
+            "the hub offers another version than the one that was asked for",
+            found=want["digest"], allowed=digest, remedy="tell the hub's operator",
+        )  # fmt: skip
 
 
 def as_base(model: Model) -> Base:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from limosa.codec.opening import open_base
 from limosa.errors import ConfigError, TransportError
 from limosa.exchange.held import Inventory
-from limosa.exchange.route import Hop, check_plan, open_route
+from limosa.exchange.route import Hop, check_plan, check_promise, open_route
 from limosa.files import Restorer
 from limosa.files.safetensors import bundle_from_tensors
 from limosa.hub.client import HubClient
@@ -82,7 +82,7 @@ def pull_tensors(
     have = sorted({one.digest for one in held} | {one.state for one in held})
     # Only over blobs that are there: one that is made for this would be read whole.
     plan = client.plan(reference.repository, reference.version, have, limits={"seconds": 0})
-    check_plan(plan)
+    check_plan(plan, reference.digest)
     base = None
     start = next((one for one in held if plan["start"] in (one.state, one.digest)), None)
     if start is not None:
@@ -97,6 +97,7 @@ def pull_tensors(
     found: dict[str, Tensor] = {}
     if hops:
         model = open_route(base, hops, limits=limits, threads=threads)
+        check_promise(model, plan["want"]["digest"])
         specs = {spec.name: spec for spec in model.specs}
         _check(names, specs)
         for name in names:
