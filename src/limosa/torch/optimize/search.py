@@ -29,6 +29,8 @@ BITS = (2, 3, 4, 5, 6, 7, 8)
 RANKS = (0.1, 0.2, 0.35, 0.5)
 _BISECTIONS = 60
 _TRIES = 5
+# Layers that get finer steps where the coarse ones leave bytes over.
+_FINE = 4
 _NEAR = 0.02
 
 
@@ -44,7 +46,7 @@ class Option:
     """
 
     sparsity: float
-    bits: int
+    bits: float
     rank: int | None
     nbytes: int
     damage: float
@@ -102,6 +104,7 @@ class Search(Technique):
         if not self._layers:
             raise ConfigError("no layer can be changed", where="Search")
         self.before = metric(model)
+        self._fine: dict[tuple[str, float, int], list[Option]] = {}
         self._curvature = curvature = fisher(model, self._layers, context)
         self._options = {
             layer.path: self._ways(layer, curvature[layer.name]) for layer in self._layers
@@ -185,7 +188,7 @@ class Search(Technique):
         alone: nn.Module,
         curvature: torch.Tensor,
         sparsity: float,
-        bits: int,
+        bits: float,
         rank: int | None,
     ) -> Option:
         choice = Option(sparsity, bits, rank, 0, 0.0)
@@ -239,22 +242,36 @@ class Search(Technique):
             chosen = {**chosen, path: one}
 
     def _finer(self, chosen: dict[str, Option], left: float) -> dict[str, Option]:
-        """Spend what is less than the next step of any layer: finer steps for the largest one."""
-        path = max(chosen, key=lambda name: chosen[name].nbytes)
-        now = chosen[path]
-        if now.rank is not None or left < _NEAR / 4 * now.nbytes:
-            return chosen
-        layer = next(one for one in self._layers if one.path == path)
-        alone = copy.deepcopy(layer.module)
-        finer = [
-            self._option(layer, alone, self._curvature[layer.name], share / 50, bits, None)
-            for bits in (now.bits, now.bits + 1)
-            for share in range(49)
-        ]
-        self._options[path] += [one for one in finer if one not in self._options[path]]
-        fitting = [one for one in finer if one.nbytes <= now.nbytes + left]
-        best = min([now, *fitting], key=lambda one: (one.damage, one.nbytes))
-        return {**chosen, path: best}
+        """Spend what is less than the next step of any layer: finer steps for the largest ones."""
+        largest = sorted(chosen, key=lambda name: -chosen[name].nbytes)[:_FINE]
+        total = sum(one.nbytes for one in chosen.values())
+        while left > _NEAR / 4 * total:
+            offers = [
+                (chosen[path].damage - one.damage, path, one)
+                for path in largest
+                if chosen[path].rank is None
+                for one in self._fine_ways(path, chosen[path])
+                if chosen[path].nbytes < one.nbytes <= chosen[path].nbytes + left
+                and one.damage < chosen[path].damage
+            ]
+            if not offers:
+                break
+            _, path, one = max(offers, key=lambda offer: offer[0])
+            left -= one.nbytes - chosen[path].nbytes
+            chosen = {**chosen, path: one}
+        return chosen
+
+    def _fine_ways(self, path: str, now: Option) -> list[Option]:
+        """Ways of a layer between those that all layers were tried in; each is tried once."""
+        key = path, now.sparsity, math.floor(now.bits)
+        if key not in self._fine:
+            layer = next(one for one in self._layers if one.path == path)
+            alone, curvature = copy.deepcopy(layer.module), self._curvature[layer.name]
+            self._fine[key] = [
+                self._option(layer, alone, curvature, now.sparsity, key[2] + more / 10, None)
+                for more in range(1, 21)
+            ]
+        return self._fine[key]
 
     def _build(self, choices: Mapping[str, Option]) -> Found:
         """The model of these choices, as its file decodes."""
