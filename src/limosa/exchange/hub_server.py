@@ -93,7 +93,10 @@ def drop_leftovers(settings: HubSettings) -> None:
     """Remove what a hub that was killed left while it decoded; before any worker starts."""
     work = settings.folder / "work"
     for left in work.glob("*-*"):
-        shutil.rmtree(left, ignore_errors=True)
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 class HubServer:

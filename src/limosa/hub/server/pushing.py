@@ -166,6 +166,10 @@ def _verify(hub: Hub, upload: Upload, key: str) -> None:
     with hub.store.locks.hold(key) as mine:
         if not mine:
             return
+        # Whoever had the lock before may have ended it since we looked.
+        upload = hub.store.uploads.get(upload.repository, upload.id, upload.token_id)
+        if upload.status not in ("open", "verifying"):
+            return
         hub.store.uploads.set_status(upload, "verifying")
         try:
             with hub.metrics.work_seconds.labels("verify").time():

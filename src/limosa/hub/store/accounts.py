@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from limosa.errors import AuthError, ConflictError, NotFoundError
+from limosa.errors import AuthError, ConflictError, NotFoundError, TransportError
 from limosa.hub.store.database import Database
 from limosa.hub.store.schema import devices, holdings, tokens
 from limosa.hub.trust import Caller, Scope, hash_token, make_token, parse_scopes
@@ -107,7 +108,8 @@ class Accounts:
         if row.expires is not None and row.expires <= now:
             raise AuthError("the token has expired", remedy="ask for another, run limosa login")
         if row.used is None or row.used < now - _USED_S:
-            with self._database.begin() as connection:
+            # Not worth a refusal: a full disk stops nobody who only reads.
+            with suppress(TransportError), self._database.begin() as connection:
                 connection.execute(sa.update(tokens).where(tokens.c.id == row.id).values(used=now))
         return Caller(row.id, row.name, row.kind, _scopes(row.scopes), row.expires)
 

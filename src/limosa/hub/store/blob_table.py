@@ -51,6 +51,15 @@ class BlobTable:
             rows = connection.execute(sa.select(blobs.c.sha256, blobs.c.nbytes)).all()
         return {row.sha256: row.nbytes for row in rows}
 
+    def needed(self) -> dict[str, int]:
+        """Bytes by SHA-256 of those that an edge needs."""
+        query = sa.select(blobs.c.sha256, blobs.c.nbytes).where(
+            blobs.c.sha256.in_(sa.select(edges.c.sha256))
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return {row.sha256: row.nbytes for row in rows}
+
     def condemn(self, orphans: Iterable[tuple[str, int]], *, dry_run: bool = False) -> None:
         """Note which blobs no edge needs, and from when on; take back what is needed again.
 

@@ -158,7 +158,7 @@ class Catalog:
             NotFoundError: there is no such version.
         """
         with self._database.begin() as connection:
-            number = repository_id(connection, repository)
+            number = lock_repository(connection, repository)
             put_tag(self._database, connection, number, tag, version, self._clock(), expect)
         return next(one for one in self.tags(repository) if one.name == tag)
 
@@ -169,7 +169,7 @@ class Catalog:
             NotFoundError: there is none.
         """
         with self._database.begin() as connection:
-            number = repository_id(connection, repository)
+            number = lock_repository(connection, repository)
             gone = connection.execute(
                 sa.delete(tags).where(tags.c.repository_id == number, tags.c.name == tag)
             )
@@ -184,7 +184,7 @@ class Catalog:
             ConflictError: a tag means it.
         """
         with self._database.begin() as connection:
-            number = repository_id(connection, repository)
+            number = lock_repository(connection, repository)
             found = _by_name(connection, number, name, tagged=False)
             if found is None:
                 raise NotFoundError("no such version", where=f"{repository}:{name}")
@@ -221,6 +221,21 @@ def repository_id(connection: sa.Connection, repository: str) -> int:
     """
     found = connection.execute(
         sa.select(repositories.c.id).where(repositories.c.name == repository)
+    ).scalar()
+    if found is None:
+        raise no_repository(repository)
+    return int(found)
+
+
+def lock_repository(connection: sa.Connection, repository: str) -> int:
+    """The number of a repository whose versions and edges nobody else changes until the end of the
+    transaction: what ``gc`` found to be of no use stays so, and what a push starts from is there.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = connection.execute(
+        sa.select(repositories.c.id).where(repositories.c.name == repository).with_for_update()
     ).scalar()
     if found is None:
         raise no_repository(repository)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from limosa.errors import NotFoundError
+from limosa.errors import NotFoundError, TransportError
 from limosa.hub import planner
 from limosa.hub.store.catalog import known, repository_id, touch
 from limosa.hub.store.database import Database
@@ -182,7 +183,9 @@ class EdgeTable:
             due = list(short)
         # Most plans find a lease that is long enough, and so write nothing.
         if due:
-            with self._database.begin() as connection:
+            # Not worth a refusal: gc, which the lease is against, can do nothing either if the
+            # database cannot be written.
+            with suppress(TransportError), self._database.begin() as connection:
                 connection.execute(
                     sa.update(blobs).where(blobs.c.sha256.in_(due)).values(leased=now + seconds)
                 )

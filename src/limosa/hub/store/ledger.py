@@ -71,9 +71,9 @@ class Ledger:
         query = sa.select(
             day,
             sa.func.count().label("pulls"),
-            sa.func.sum(deliveries.c.nbytes).label("nbytes"),
-            sa.func.sum(deliveries.c.whole_nbytes).label("whole"),
-            sa.func.sum(deliveries.c.raw_nbytes).label("raw"),
+            _sum(deliveries.c.nbytes).label("nbytes"),
+            _sum(deliveries.c.whole_nbytes).label("whole"),
+            _sum(deliveries.c.raw_nbytes).label("raw"),
         ).where(deliveries.c.at >= self._clock() - last * _DAY_S)
         if repositories is not None:
             query = query.where(deliveries.c.repository.in_(repositories))
@@ -112,3 +112,8 @@ class Ledger:
         with self._database.read() as connection:
             rows = connection.execute(query).all()
         return {(row.start, row.target): row.pulls for row in rows}
+
+
+def _sum(column: sa.Column[int]) -> sa.Function[float]:
+    # As floats: what receivers report may be anything, and SQLite fails where 64 bits overflow.
+    return sa.func.sum(sa.cast(column, sa.Double))

@@ -55,7 +55,8 @@ class Locks:
 
     def is_held(self, key: str) -> bool:
         """Whether somebody alive has the lock."""
-        query = sa.select(locks.c.key).where(locks.c.key == key, locks.c.until > self._clock())
+        now = self._clock()
+        query = sa.select(locks.c.key).where(locks.c.key == key, sa.not_(_is_dead(now)))
         with self._database.read() as connection:
             return connection.execute(query).first() is not None
 
@@ -63,7 +64,7 @@ class Locks:
         now = self._clock()
         values = {"key": key, "owner": mine, "until": now + DEAD_S}
         with self._database.begin() as connection:
-            connection.execute(sa.delete(locks).where(locks.c.key == key, locks.c.until <= now))
+            connection.execute(sa.delete(locks).where(locks.c.key == key, _is_dead(now)))
             return self._database.is_inserted(connection, locks, values, ["key"])
 
     def _give(self, key: str, mine: str) -> None:
@@ -95,3 +96,8 @@ class Locks:
                     .where(locks.c.key == key, locks.c.owner == owner)
                     .values(until=self._clock() + DEAD_S)
                 )
+
+
+def _is_dead(now: float) -> sa.ColumnElement[bool]:
+    """No sign of life for long; or one from a future, before a clock was put back."""
+    return (locks.c.until <= now) | (locks.c.until > now + 2 * DEAD_S)

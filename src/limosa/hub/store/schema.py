@@ -176,6 +176,8 @@ tokens = Table(
     Column("created", Double, nullable=False),
     Column("expires", Double),
     Column("used", Double),
+    # Or a new token would have the number, and so the uploads, of one that was revoked.
+    sqlite_autoincrement=True,
 )
 
 devices = Table(

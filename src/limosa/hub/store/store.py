@@ -21,7 +21,7 @@ from limosa.hub.manifest import Manifest
 from limosa.hub.store.accounts import Accounts
 from limosa.hub.store.blob_table import BlobTable, adopt
 from limosa.hub.store.blobs import BlobStore, blob_key, part_key
-from limosa.hub.store.catalog import Catalog, put_node, repository_id
+from limosa.hub.store.catalog import Catalog, lock_repository, put_node
 from limosa.hub.store.database import Database
 from limosa.hub.store.graph import EdgeTable, put_edge
 from limosa.hub.store.ledger import Ledger
@@ -183,7 +183,7 @@ class Store:
         self.put_blob(edge.sha256, blob)
         now = self.clock()
         with self.database.begin() as connection:
-            number = repository_id(connection, repository)
+            number = lock_repository(connection, repository)
             adopt(
                 self.database, connection, edge.sha256, blob.stat().st_size, now,
                 lambda: self._is_there(edge),
@@ -202,7 +202,7 @@ class Store:
         """
         now = self.clock()
         with self.database.begin() as connection:
-            number = repository_id(connection, repository)
+            number = lock_repository(connection, repository)
             size = self.blobs.size(blob_key(edge.sha256)) or 0
             adopt(self.database, connection, edge.sha256, size, now, lambda: self._is_there(edge))
             put_node(self.database, connection, number, manifest, now)

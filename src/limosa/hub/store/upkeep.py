@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from limosa.errors import ConflictError, LimosaError
 from limosa.hub.planner import NOTHING
 from limosa.hub.store.blobs import blob_key
-from limosa.hub.store.catalog import repository_id, touch
+from limosa.hub.store.catalog import lock_repository, touch
 from limosa.hub.store.graph import stored_edges
 from limosa.hub.store.records import StoredEdge
 from limosa.hub.store.schema import blobs, edges, nodes, repositories, versions
@@ -92,8 +92,7 @@ def _repositories(store: Store) -> list[str]:
 def _thin(store: Store, repository: str, cache_bytes: int, freed: Freed, dry_run: bool) -> int:
     """Remove surplus edges; returns the bytes of those that stay beyond the essential."""
     with store.database.begin() as connection:
-        number = repository_id(connection, repository)
-        # What a push needs while it is being checked is kept by its own row's lock.
+        number = lock_repository(connection, repository)
         stored = stored_edges(connection, number)
         wanted = _wanted(connection, number)
         leased = _leased(connection, store.clock())
@@ -204,7 +203,8 @@ def fsck(store: Store, *, read_data: bool = False) -> Checked:
         read_data: also read every blob and compare its SHA-256.
     """
     checked = Checked()
-    sizes = store.blob_table.all()
+    # Of others some may be gone: those that were just removed when a gc was killed.
+    sizes = store.blob_table.needed()
     bad: set[str] = set()
     for sha256, nbytes in sorted(sizes.items()):
         checked.blobs += 1

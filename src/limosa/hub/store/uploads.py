@@ -13,7 +13,7 @@ from limosa.errors import ConflictError, LimosaError, NotFoundError
 from limosa.hub.manifest import Manifest
 from limosa.hub.problems import to_problem
 from limosa.hub.store.blob_table import adopt
-from limosa.hub.store.catalog import put_node, put_tag, repository_id, touch
+from limosa.hub.store.catalog import lock_repository, put_node, put_tag, touch
 from limosa.hub.store.database import Database
 from limosa.hub.store.graph import put_edge
 from limosa.hub.store.records import Bound, StoredEdge, iso
@@ -159,12 +159,12 @@ class UploadTable:
 
     def _known(self, connection: sa.Connection, upload: Upload) -> bool:
         """Whether the digest is here already, and is now called as announced."""
-        query = sa.select(repositories.c.id).where(repositories.c.name == upload.repository)
-        inside = connection.execute(query).scalar()
-        if inside is None:
+        try:
+            inside = lock_repository(connection, upload.repository)
+        except NotFoundError:
             # It is made when its first version is visible.
             if upload.announced.base:
-                raise _no_base(upload.announced)
+                raise _no_base(upload.announced) from None
             return False
         _check_version(connection, inside, upload.announced)
         if _has_node(connection, inside, upload.announced.digest):
@@ -268,7 +268,7 @@ class UploadTable:
         with self._database.begin() as connection:
             made = {"name": upload.repository, "created": now}
             connection.execute(self._database.insert_missing(repositories, made, ["name"]))
-            inside = repository_id(connection, upload.repository)
+            inside = lock_repository(connection, upload.repository)
             _check_version(connection, inside, upload.announced)
             _check_base(connection, inside, upload.announced)
             adopt(self._database, connection, edge.sha256, edge.nbytes, now, stored)

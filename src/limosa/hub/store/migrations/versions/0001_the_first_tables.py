@@ -68,6 +68,7 @@ def upgrade() -> None:
         sa.Column("used", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
         sa.UniqueConstraint("hash", name=op.f("uq_tokens_hash")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "uploads",
