@@ -122,6 +122,27 @@ def test_the_table_for_people(shop):
     assert "nothing" in run.stdout
 
 
+@pytest.mark.parametrize(("option", "value"), [("--budget", "4KB"), ("--max-drop", "1")])
+def test_a_search_behind_the_stages(shop, option, value):
+    folder, _, _ = shop
+    path = folder / "recipe.toml"
+    path.write_text(path.read_text(encoding="utf-8").partition("[[stage]]")[0], encoding="utf-8")
+    run = CliRunner().invoke(group, ["optimize", "recipe.toml", "-o", "s", "--json", option, value])
+    assert run.exit_code == 0, run.output
+    start, found = json.loads(run.stdout)["rows"]
+    assert found["stage"] == "search"
+    assert (folder / "s" / "model.limosa").stat().st_size == found["nbytes"]
+    if option == "--budget":
+        assert 0.95 * 4000 <= found["nbytes"] <= 4096
+    else:
+        assert start["metric"] - found["metric"] <= 1
+        assert found["nbytes"] < start["nbytes"] / 4
+    run = CliRunner().invoke(
+        group, ["optimize", "recipe.toml", "-o", "s", "--budget", "4KB", "--max-drop", "1"]
+    )
+    assert run.exit_code != 0
+
+
 def context(model):
     return optimize.Context(torch.zeros(1, 20))
 

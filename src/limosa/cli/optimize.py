@@ -12,11 +12,14 @@ import click
 from limosa.cli import options, remote
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from limosa.exchange.recipe_file import RecipeFile
     from limosa.torch.optimize.export import Exported
     from limosa.torch.optimize.recipe import Row
 
 
-@click.command("optimize")
+@click.command("optimize", short_help="Make a model smaller before it is sent, by a recipe.")
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "-o",
@@ -26,9 +29,27 @@ if TYPE_CHECKING:
     metavar="FOLDER",
     help="For the files, the table, and what each stage leaves.",
 )
+@click.option(
+    "--budget",
+    metavar="SIZE",
+    help="At the end choose sparsities, bits and ranks for a file of this size: 200KB.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0),
+    metavar="X",
+    help="At the end choose them for the smallest file at which the metric drops by X at most.",
+)
 @click.option("--plot", is_flag=True, help="Draw bytes against the metric as stages.png.")
 @options.json_option("Print the rows as JSON.")
-def command(recipe: Path, output: Path, plot: bool, as_json: bool) -> None:
+def command(
+    recipe: Path,
+    output: Path,
+    budget: str | None,
+    max_drop: float | None,
+    plot: bool,
+    as_json: bool,
+) -> None:
     """Do the stages of RECIPE, a file of TOML, and measure the model after each one.
 
     Every stage needs nothing of the receiver: what comes out loads in plain PyTorch. A run that
@@ -36,15 +57,20 @@ def command(recipe: Path, output: Path, plot: bool, as_json: bool) -> None:
 
     \b
     limosa optimize recipe.toml -o small
+    limosa optimize recipe.toml -o small --budget 200KB
     """
     from limosa.exchange.recipe_file import read_recipe
     from limosa.torch.optimize.export import export
 
-    read = read_recipe(recipe)
+    if budget is not None and max_drop is not None:
+        raise click.UsageError("--budget and --max-drop exclude each other.")
+    read = read_recipe(recipe, stages=budget is None and max_drop is None)
     model = read.recipe.run(
         read.model, read.context, batches=read.batches, metric=read.metric,
         folder=output / "stages", progress=lambda text: click.echo(f"{text} …", err=True),
     )  # fmt: skip
+    if budget is not None or max_drop is not None:
+        model = search(read, model, budget, max_drop)
     files = export(model, output, read.export, read.context)
     rows = read.recipe.rows
     write_table(rows, output / "stages.csv")
@@ -59,6 +85,38 @@ def command(recipe: Path, output: Path, plot: bool, as_json: bool) -> None:
         )
     else:
         show(rows, files)
+
+
+def search(
+    read: RecipeFile, model: nn.Module, budget: str | None, max_drop: float | None
+) -> nn.Module:
+    """Choose sparsities, bits and ranks of all layers together; a row more.
+
+    Raises:
+        ConfigError: the recipe names no metric, or the budget cannot be had.
+    """
+    import time
+
+    from limosa.codec.quality import parse_size
+    from limosa.errors import ConfigError
+    from limosa.torch.optimize import Search, measure
+    from limosa.torch.optimize.recipe import Row
+
+    if read.metric is None:
+        raise ConfigError("a search needs a metric", remedy="name one in the recipe")
+    click.echo("search …", err=True)
+    started, raw = time.monotonic(), read.recipe.rows[0].raw_nbytes
+    found = Search(model, read.context, read.metric)
+    best = (
+        found.within(int(parse_size(budget, raw)))
+        if budget is not None
+        else found.down_to(max_drop or 0.0)
+    )
+    measures = measure(best.model, read.context, metric=read.metric)
+    refused = tuple(f"{one.layer}: {one.why}" for one in found.refused)
+    seconds = time.monotonic() - started
+    read.recipe.rows.append(Row("search", **asdict(measures), seconds=seconds, refused=refused))
+    return best.model
 
 
 def write_table(rows: list[Row], path: Path) -> None:

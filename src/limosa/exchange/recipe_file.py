@@ -71,8 +71,12 @@ class RecipeFile:
     export: tuple[str, ...]
 
 
-def read_recipe(path: Path) -> RecipeFile:
+def read_recipe(path: Path, *, stages: bool = True) -> RecipeFile:
     """Read a recipe.
+
+    Args:
+        path: of the file.
+        stages: whether it must have some.
 
     Raises:
         ConfigError: something in it is unknown, missing or impossible; the message says where.
@@ -83,21 +87,22 @@ def read_recipe(path: Path) -> RecipeFile:
     except (OSError, ValueError) as error:
         raise ConfigError("cannot read the recipe", where=str(path), found=str(error)) from None
     _check_names(found, _TOP, str(path))
-    if "model" not in found or "stage" not in found:
+    if "model" not in found or (stages and "stage" not in found):
         raise ConfigError("a recipe needs a model and stages", where=str(path))
     model = find_model(str(found["model"]))
     if "weights" in found:
         _load_weights(model, path.parent / str(found["weights"]))
     batches = _batches(found, "train")
     calibrate = _batches(found, "calibrate") or batches
-    stages = [
-        _stage(one, f"{path}, stage {number}") for number, one in enumerate(found["stage"], 1)
+    steps = [
+        _stage(one, f"{path}, stage {number}")
+        for number, one in enumerate(found.get("stage", []), 1)
     ]
     quality = parse_quality(str(found["quality"])) if "quality" in found else None
     metric = find(str(found["metric"]), "metric") if "metric" in found else None
     context = optimize.Context(_example(found, calibrate), calibrate, _loss)
     return RecipeFile(
-        model, Recipe(stages, quality, int(found.get("seed", 0))), context, batches, metric,
+        model, Recipe(steps, quality, int(found.get("seed", 0))), context, batches, metric,
         tuple(found.get("export", ("safetensors", "limosa"))),
     )  # fmt: skip
 
