@@ -299,9 +299,9 @@ def write(out: Path, rows: list[Row], entropies: dict[str, tuple[float, int, flo
         machine.describe(),
         "",
         "Nets trained on 4 000 MNIST digits; accuracy on 1 000 others, of what was decoded.",
-        "*Smaller* is against F32 safetensors. Rows that say pruned, channels, low rank or recipe were",
-        "trained further, the others were not. int8 is rounding by row as torchao has it, without",
-        "torchao's kernels. Forward passes are of 8 images on one thread.",
+        "*Smaller* is against F32 safetensors. Rows that say pruned, channels, low rank or recipe",
+        "were trained further, the others were not. int8 is rounding by row as torchao has it, but",
+        "without torchao's kernels. Forward passes are of 8 images on one thread.",
         "",
     ]
     for name in dict.fromkeys(row.network for row in rows):
@@ -353,9 +353,8 @@ def _verdicts(rows: list[Row], entropy: tuple[float, int, float]) -> list[str]:
     for way in ("half of the channels", "low rank, 40 %"):
         row = next(one for one in rows if one.way == way and one.whose == "limosa")
         faster = plain.forward_ms / row.forward_ms
-        lines.append(
-            f"- {way}: {faster:.2f} × as fast as before, {plain.mflop / row.mflop:.2f} × fewer FLOPs."
-        )
+        fewer = plain.mflop / row.mflop
+        lines.append(f"- {way}: {faster:.2f} × as fast as before, {fewer:.2f} × fewer FLOPs.")
     return lines
 
 
