@@ -1,18 +1,20 @@
 """A client that costs little: sockets and one buffer, in a process of its own.
 
-    python -m benchmarks.hub.fetch CLIENTS EACH TOKEN URL
+    python -m benchmarks.hub.fetch CLIENTS ROUNDS TOKEN URL...
 
-prints the seconds in which so many clients at once fetched the address so often each. A client
-keeps its connections, follows redirects, and shows the token only to the first server.
+lets so many clients at once fetch each address in its turn, so many rounds and one before that is
+not counted, and prints the bytes a second of each address by round. A client keeps its connections,
+follows redirects, and shows the token only to the first server.
 """
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 _BUFFER = 2**20
@@ -28,7 +30,8 @@ class Client:
 
     def fetch(self, url: str, *headers: str) -> tuple[int, int]:
         """Status of an answer and bytes of its body."""
-        status, head, nbytes = self._ask(url, [f"Authorization: Bearer {self._token}", *headers])
+        shown = [f"Authorization: Bearer {self._token}"] if self._token else []
+        status, head, nbytes = self._ask(url, [*shown, *headers])
         if status == 307:
             return self._ask(_field(head, "location"), list(headers))[::2]
         return status, nbytes
@@ -75,37 +78,35 @@ def _field(head: bytes, name: str) -> str:
     return ""
 
 
-def measure(clients: int, each: int, token: str, url: str) -> float:
-    """Bytes a second that a process with so many clients took from an address."""
-    command = [sys.executable, "-m", "benchmarks.hub.fetch", str(clients), str(each), token, url]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    nbytes, seconds = done.stdout.split()
-    return int(nbytes) / float(seconds)
+def measure(clients: int, rounds: int, token: str, urls: list[str]) -> list[list[float]]:
+    """Bytes a second that a process with so many clients took from each address, by round."""
+    command = [sys.executable, "-m", "benchmarks.hub.fetch", str(clients), str(rounds), token]
+    done = subprocess.run([*command, *urls], capture_output=True, text=True, check=True)
+    found: list[list[float]] = json.loads(done.stdout)
+    return found
 
 
 def main() -> None:
-    """Fetch, and print bytes and seconds."""
-    clients, each, token, url = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:5]
-    crowd = [Client(token) for _ in range(clients)]
-    total: list[int] = []
-
-    def ask(client: Client) -> None:
-        for _ in range(each):
-            status, nbytes = client.fetch(url)
-            if status != 200:
-                raise RuntimeError(f"{url}: status {status}")
-            total.append(nbytes)
-
-    threads = [threading.Thread(target=ask, args=(client,)) for client in crowd]
-    started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds = time.perf_counter() - started
-    if len(total) != clients * each:
-        raise SystemExit("some fetch failed")
-    print(sum(total), seconds)
+    """Fetch in turns, and print bytes a second."""
+    clients, rounds, token, urls = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
+    # A signed address is shown no token.
+    crowds = {
+        url: [Client("" if "X-Amz-" in url else token) for _ in range(clients)] for url in urls
+    }
+    rates: dict[str, list[float]] = {url: [] for url in urls}
+    with ThreadPoolExecutor(clients) as pool:
+        for number in range(rounds + 1):
+            # Another one begins each time, so that none is always behind the same.
+            first = number % len(urls)
+            for url in urls[first:] + urls[:first]:
+                started = time.perf_counter()
+                answers = list(pool.map(lambda client, url=url: client.fetch(url), crowds[url]))
+                seconds = time.perf_counter() - started
+                if any(status != 200 for status, _ in answers):
+                    raise SystemExit(f"{url}: {answers}")
+                if number:
+                    rates[url].append(sum(nbytes for _, nbytes in answers) / seconds)
+    print(json.dumps([rates[url] for url in urls]))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from limosa.hub.client import HubClient
 from limosa.hub.planner import NOTHING
 from limosa.hub.server.settings import HubSettings
 from limosa.hub.store import schema
-from limosa.hub.store.catalog import touch
 from limosa.hub.store.graph import put_edge
 from limosa.hub.store.records import StoredEdge
+from limosa.hub.store.rows import touch
 
 REPOSITORY = "bench/history"
 MOST_S = 0.050

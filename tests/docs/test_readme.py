@@ -14,7 +14,7 @@ from limosa.demo import models
 
 LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")
 COMMANDS = ["README.md", "docs/guide/lossy.md"]
-PROGRAMS = [*COMMANDS, "docs/guide/updates.md", "docs/guide/features.md"]
+PROGRAMS = [*COMMANDS, "docs/guide/updates.md", "docs/guide/features.md", "docs/guide/optimize.md"]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs"]
 
 

@@ -96,7 +96,7 @@ def test_tags_are_moved_by_a_push_only_as_asked(tmp_path, owner):
     owner.run("push", v2, f"{MODEL}:v2", "--no-latest", cwd=tmp_path)
     assert tags() == {"latest": "v1"}
     owner.run("push", v3, f"{MODEL}:v3", "--tag", "night", cwd=tmp_path)
-    assert tags() == {"latest": "v1", "night": "v3"}
+    assert tags() == {"latest": "v3", "night": "v3"}
 
 
 def test_a_plan_says_what_a_pull_would_cost_and_fetches_nothing(tmp_path, shop, user):
@@ -176,8 +176,9 @@ def test_each_kind_of_failure_has_a_status_of_its_own(tmp_path, shop, user):
         (2, ["pull", "Team/Detector:v1"]),
         (2, ["pull", f"{MODEL}:v1", "--hub", "hub.example"]),
         (2, ["push", v1, f"{MODEL}:v9", "--metric", "map"]),
-        (2, ["push", v1, f"{MODEL}:v9", "--tag", "a", "--no-latest"]),
         (2, ["push", v1, MODEL]),
+        (2, ["pull", MODEL, "--dry-run", "--quality", "bits=4"]),
+        (2, ["pull", MODEL, "team/x", "--follow"]),
         (2, ["push", tmp_path / "nothing", f"{MODEL}:v9"]),
         (2, ["rm", MODEL, "--yes"]),
         (2, ["tag", MODEL, "stable"]),

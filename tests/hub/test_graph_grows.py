@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from limosa.errors import NotFoundError
 from limosa.hub.store import schema
-from limosa.hub.store.catalog import touch
 from limosa.hub.store.graph import EdgeTable, put_edge
 from limosa.hub.store.records import StoredEdge
+from limosa.hub.store.rows import touch
 from limosa.hub.store.store import Store
 
 REPOSITORY = "a/b"

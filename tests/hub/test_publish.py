@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -274,6 +277,39 @@ def test_who_announces_another_model_than_the_blob_is_refused(tmp_path, author):
     here.remember(v1, lie.state, lie.form)
     with pytest.raises(ChecksumError):
         author.push(v1, f"{MODEL}:v2")
+
+
+def test_two_pushes_of_one_model_at_once_send_it_once(tmp_path, author):
+    (v1,) = line(tmp_path, 1, rows=3000)
+    started = [
+        author.start("push", v1, f"{MODEL}:{name}", "--json", cwd=tmp_path) for name in ("a", "b")
+    ]
+    ended = [process.communicate(timeout=PATIENCE_S) for process in started]
+    assert [process.returncode for process in started] == [0, 0], ended
+    assert sorted(json.loads(out)["known"] for out, _ in ended) == [False, True]
+    with author.client() as client:
+        assert {one["name"] for one in client.repository(MODEL)["versions"]} == {"a", "b"}
+
+
+def test_what_a_push_left_that_was_killed_while_it_encoded_goes(tmp_path, author):
+    v1, _, _ = line(tmp_path)
+    program = (
+        "import os, signal, sys\n"
+        "from limosa.cli.main import main\n"
+        "from limosa.files.atomic import AtomicFile\n"
+        "AtomicFile.commit = lambda self: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "main(sys.argv[1:])\n"
+    )
+    author.home.mkdir()
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "push", str(v1), f"{MODEL}:v1"], env=author.env(),
+        capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    uploads = author.home / "cache" / "uploads"
+    assert len(list(uploads.iterdir())) == 1
+    author.push(v1, f"{MODEL}:v1")
+    assert list(uploads.iterdir()) == []
 
 
 def test_a_reference_without_a_name_is_no_version(tmp_path, author):

@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "apply": "Apply UPDATE to BASE, which gives the new model byte for byte.",
     "inspect": "Show where the bytes of a file went.",
     "verify": "Check every checksum and digest of a file.",
+    "optimize": "Make a model smaller before it is sent, by a recipe.",
     "features": "Send what crosses a cut of a model, and compute what is behind it.",
     "push": "Make a model a version on a hub.",
     "pull": "Get a version by the fewest bytes from what is here.",

@@ -112,6 +112,8 @@ def command(
     named = [remote.reference_of(text) for text in references]
     if len(named) > 1 and (follow or tensors):
         raise click.UsageError("--follow and --tensor take one version.")
+    if dry_run and (quality or tensors or follow):
+        raise click.UsageError("--dry-run goes with none of --quality, --tensor and --follow.")
     here = remote.places()
     if here.offline and not (dry_run or tensors or quality or layers or follow):
         _pull_offline(here, hub, named, output, as_json)

@@ -154,6 +154,17 @@ def locked(path: Path) -> Iterator[bool]:
         yield waited
 
 
+@contextmanager
+def alone(cache: Path, what: str) -> Iterator[bool]:
+    """One process of this user at a time with an output, or with what is fetched or sent of a
+    version; gives whether it had to wait."""
+    folder = cache / "locks"
+    folder.mkdir(exist_ok=True)
+    name = hashlib.sha256(os.fsencode(what)).hexdigest()[:32]
+    with locked(folder / name) as waited:
+        yield waited
+
+
 def stamp_of(path: Path) -> str:
     """Sizes and times of a file, or of all files of a folder; "" if there is none.
 

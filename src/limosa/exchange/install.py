@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from limosa.errors import (
 )
 from limosa.exchange.delivered import report
 from limosa.exchange.forms import form_of, manifest_of
-from limosa.exchange.held import Held, Inventory, locked
+from limosa.exchange.held import Held, Inventory, alone
 from limosa.exchange.publish import Progress
 from limosa.exchange.route import check_plan, check_promise, open_route
 from limosa.exchange.swap import copy_into, finish_swap, restore_into
@@ -119,7 +117,7 @@ def pull(
         threads, progress or Progress(),
     )  # fmt: skip
     # The second pull to one output waits, and finds it done.
-    with _alone(places, str(puller.output)):
+    with alone(places.make_cache(), str(puller.output)):
         return puller.run()
 
 
@@ -137,7 +135,7 @@ def pull_offline(
     """
     place, inventory = Path(os.path.abspath(output)), Inventory(places.make_cache())
     name = str(reference)
-    with _alone(places, str(place)):
+    with alone(places.make_cache(), str(place)):
         finish_swap(place)
         found = next(
             (
@@ -199,7 +197,7 @@ class _Puller:
         target = plan["want"]["digest"]
         if here is not None and here.digest == target:
             return self._done(inventory, plan, 0, (here.state, here.form))
-        with _alone(self.places, target) as waited:
+        with alone(self.places.make_cache(), target) as waited:
             if waited and not self.wishes.whole:
                 # Whoever was at it has left a model to copy.
                 held = inventory.all()
@@ -343,13 +341,3 @@ class _Puller:
             str(self.output), str(named), want["digest"], start, len(plan["route"]), nbytes,
             plan["whole_nbytes"], want["nbytes"],
         )  # fmt: skip
-
-
-@contextmanager
-def _alone(places: Places, what: str) -> Iterator[bool]:
-    """One process at a time with an output, or with what was fetched of a version; gives whether
-    it had to wait."""
-    folder = places.make_cache() / "locks"
-    folder.mkdir(exist_ok=True)
-    with locked(folder / hashlib.sha256(os.fsencode(what)).hexdigest()[:32]) as waited:
-        yield waited

@@ -22,7 +22,7 @@ from limosa.errors import (
     NotFoundError,
 )
 from limosa.exchange import local
-from limosa.exchange.held import Held, Inventory, stamp_of
+from limosa.exchange.held import Held, Inventory, alone, stamp_of
 from limosa.files import read
 from limosa.hub.client import HubClient
 from limosa.hub.file_digest import sha256_of
@@ -125,37 +125,28 @@ def push(
     told.stage("reading", 0)
     held = inventory.look(model, limits=limits, threads=threads)
     _check_may_push(client, reference.repository)
-    versions = _versions(client, reference.repository)
-    _check_free(reference, held, versions)
     with read(model, limits=limits) as bundle:
         raw = bundle.nbytes
-    if held.digest in [one["digest"] for one in versions]:
-        _name(client, reference, held, words)
+    # The second push of one model waits, and finds that the hub has it.
+    with alone(places.make_cache(), f"push {held.digest}"):
+        versions = _versions(client, reference.repository)
+        _check_free(reference, held, versions)
+        if held.digest in [one["digest"] for one in versions]:
+            _name(client, reference, held, words)
+            _note(client, inventory, held, reference)
+            return PushResult(str(reference), held.digest, "", 0, 0, raw, True)
+        chosen = _choose(model, held, versions, inventory, bases, threads, limits)
+        state = "" if chosen is None else chosen.state
+        blob = _uploads(places) / _blob_name(held, state, layers)
+        for left in blob.parent.glob(f".{blob.name}.tmp-*"):
+            left.unlink()  # of a push that was killed while it encoded
+        if not blob.exists():
+            _encode(model, blob, chosen, layers, threads, limits, told)
+        nbytes, sent = _send(client, reference, held, state, blob, words, told)
         _note(client, inventory, held, reference)
-        return PushResult(str(reference), held.digest, "", 0, 0, raw, True)
-    chosen = _choose(model, held, versions, inventory, bases, threads, limits)
-    base_state = "" if chosen is None else chosen.state
-    blob = _uploads(places) / _blob_name(held, base_state, layers)
-    if not blob.exists():
-        _encode(model, blob, chosen, layers, threads, limits, told)
-    announced = {
-        "version": reference.name, "digest": held.digest, "state": held.state,
-        "base": base_state, "nbytes": blob.stat().st_size, "sha256": sha256_of(blob),
-        **_told(words),
-    }  # fmt: skip
-    try:
-        sent = _send(client, reference.repository, announced, blob, told)
-    except (FormatError, BaseMismatchError):
-        # The hub found it bad: the next push encodes anew.
-        blob.unlink(missing_ok=True)
-        raise
-    blob.unlink(missing_ok=True)
-    _note(client, inventory, held, reference)
-    base = next((one["name"] for one in versions if one["state"] == base_state), base_state)
-    return PushResult(
-        str(reference), held.digest, base if base_state else "", announced["nbytes"], sent, raw,
-        False,
-    )  # fmt: skip
+    names = {one["state"]: one["name"] for one in versions if state}
+    base = names.get(state, state)
+    return PushResult(str(reference), held.digest, base, nbytes, sent, raw, False)
 
 
 def _check_may_push(client: HubClient, repository: str) -> None:
@@ -273,19 +264,32 @@ def _encode(
 
 def _send(
     client: HubClient,
-    repository: str,
-    announced: Mapping[str, Any],
+    reference: Reference,
+    held: Held,
+    base: str,
     blob: Path,
+    words: Description,
     told: Progress,
-) -> int:
-    upload = client.begin_upload(repository, announced)
-    if upload["state"] == "done":
-        return 0
-    told.stage("sending", announced["nbytes"])
-    sent = client.send(repository, upload["id"], blob, told.advance)
-    told.stage("the hub verifies", 0)
-    client.complete(repository, upload["id"])
-    return sent
+) -> tuple[int, int]:
+    """Send a blob, and remove it when the hub has it; its bytes, and those that travelled."""
+    nbytes, sent = blob.stat().st_size, 0
+    announced = {
+        "version": reference.name, "digest": held.digest, "state": held.state, "base": base,
+        "nbytes": nbytes, "sha256": sha256_of(blob), **_told(words),
+    }  # fmt: skip
+    try:
+        upload = client.begin_upload(reference.repository, announced)
+        if upload["state"] != "done":
+            told.stage("sending", nbytes)
+            sent = client.send(reference.repository, upload["id"], blob, told.advance)
+            told.stage("the hub verifies", 0)
+            client.complete(reference.repository, upload["id"])
+    except (FormatError, BaseMismatchError):
+        # The hub found it bad: the next push encodes anew.
+        blob.unlink(missing_ok=True)
+        raise
+    blob.unlink(missing_ok=True)
+    return nbytes, sent
 
 
 def _uploads(places: Places) -> Path:

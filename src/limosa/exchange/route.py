@@ -63,8 +63,7 @@ def check_plan(plan: Mapping[str, Any], digest: str | None = None) -> None:
     >>> want = {"name": "v1", "digest": "../../etc", "state": "00" * 32, "nbytes": 0}
     >>> check_plan({"want": want, "start": "", "route": []})
     Traceback (most recent call last):
-    limosa.errors.CorruptError: want: not a digest; found "'../../etc'", allowed 64 hexadecimal \
-digits
+    limosa.errors.CorruptError: want: not a digest; ...
     """
     want = plan["want"]
     if want["name"]:

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from limosa.errors import NotFoundError, TransportError
 from limosa.hub import planner
-from limosa.hub.store.catalog import known, repository_id, touch
 from limosa.hub.store.database import Database
 from limosa.hub.store.records import Node, StoredEdge
+from limosa.hub.store.rows import known, repository_id, touch
 from limosa.hub.store.schema import blobs, edges, estimates, nodes, repositories
 
 #: How long the blobs of a plan stay at least.

@@ -21,12 +21,13 @@ from limosa.hub.manifest import Manifest
 from limosa.hub.store.accounts import Accounts
 from limosa.hub.store.blob_table import BlobTable, adopt
 from limosa.hub.store.blobs import BlobStore, blob_key, part_key
-from limosa.hub.store.catalog import Catalog, lock_repository, put_node
+from limosa.hub.store.catalog import Catalog
 from limosa.hub.store.database import Database
 from limosa.hub.store.graph import EdgeTable, put_edge
 from limosa.hub.store.ledger import Ledger
 from limosa.hub.store.locks import Locks
 from limosa.hub.store.records import Bound, StoredEdge
+from limosa.hub.store.rows import lock_repository, put_node
 from limosa.hub.store.uploads import Announced, Layer, Upload, UploadTable
 
 _TRIES = 3

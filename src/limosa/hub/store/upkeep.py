@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from limosa.errors import ConflictError, LimosaError
 from limosa.hub.planner import NOTHING
 from limosa.hub.store.blobs import blob_key
-from limosa.hub.store.catalog import lock_repository, touch
 from limosa.hub.store.graph import stored_edges
 from limosa.hub.store.records import StoredEdge
+from limosa.hub.store.rows import lock_repository, touch
 from limosa.hub.store.schema import blobs, edges, nodes, repositories, versions
 from limosa.hub.store.store import Store
 from limosa.hub.store.thinning import surplus

@@ -13,10 +13,10 @@ from limosa.errors import ConflictError, LimosaError, NotFoundError
 from limosa.hub.manifest import Manifest
 from limosa.hub.problems import to_problem
 from limosa.hub.store.blob_table import adopt
-from limosa.hub.store.catalog import lock_repository, put_node, put_tag, touch
 from limosa.hub.store.database import Database
 from limosa.hub.store.graph import put_edge
 from limosa.hub.store.records import Bound, StoredEdge, iso
+from limosa.hub.store.rows import lock_repository, put_node, put_tag, touch
 from limosa.hub.store.schema import nodes, repositories, tags, uploads, versions
 
 #: How long an upload may pause.

@@ -19,6 +19,8 @@ from limosa.torch.optimize.pruning import MagnitudePruning as MagnitudePruning
 from limosa.torch.optimize.pruning import SaliencyPruning as SaliencyPruning
 from limosa.torch.optimize.rounding import CodebookRounding as CodebookRounding
 from limosa.torch.optimize.rounding import LinearRounding as LinearRounding
+from limosa.torch.optimize.search import Found as Found
+from limosa.torch.optimize.search import Search as Search
 from limosa.torch.optimize.structured import StructuredPruning as StructuredPruning
 from limosa.torch.optimize.technique import Change as Change
 from limosa.torch.optimize.technique import Context as Context
@@ -31,6 +33,7 @@ __all__ = [
     "CodebookRounding",
     "Context",
     "Distillation",
+    "Found",
     "GradualPruning",
     "LinearRounding",
     "LowRank",
@@ -39,6 +42,7 @@ __all__ = [
     "Optimized",
     "Refusal",
     "SaliencyPruning",
+    "Search",
     "StructuredPruning",
     "Technique",
     "fit",

@@ -87,7 +87,8 @@ class LinearRounding(_Rounding):
     """Weights become whole multiples of a step, one for each output, or one for all.
 
     Args:
-        bits: levels are -(2^(bits-1) - 1) to that; the largest weight decides the step.
+        bits: levels are -(2^(bits-1) - 1) to that, rounded where *bits* is a fraction; the largest
+            weight decides the step.
         by_row: a step for each output: errors are smaller, but the values of a layer are then so
             many that they code worse.
         only, exclude: patterns of the paths of layers.
@@ -100,7 +101,7 @@ class LinearRounding(_Rounding):
     True
     """
 
-    bits: int = 8
+    bits: float = 8
     by_row: bool = False
     only: str = ""
     exclude: str = ""
@@ -113,12 +114,12 @@ class LinearRounding(_Rounding):
         """The nearest multiples."""
         rows = weight.detach().double().reshape(weight.shape[0], -1)
         largest = rows.abs().amax(1, keepdim=True) if self.by_row else rows.abs().amax()
-        step = largest / (2 ** (self.bits - 1) - 1)
+        step = largest / max(1, round(2 ** (self.bits - 1) - 1))
         step = torch.where(step > 0, step, torch.ones_like(step))
         return ((rows / step).round() * step).reshape(weight.shape).to(weight.dtype)
 
     def _what(self) -> str:
-        return f"{self.bits} bits, a step {'a row' if self.by_row else 'a layer'}"
+        return f"{self.bits:g} bits, a step {'a row' if self.by_row else 'a layer'}"
 
 
 @dataclass(frozen=True)

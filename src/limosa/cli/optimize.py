@@ -1,0 +1,181 @@
+"""``limosa optimize``: make a model smaller before it is sent, by a recipe."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from limosa.cli import options, remote
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from limosa.exchange.recipe_file import RecipeFile
+    from limosa.torch.optimize.export import Exported
+    from limosa.torch.optimize.recipe import Row
+
+
+@click.command("optimize", short_help="Make a model smaller before it is sent, by a recipe.")
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="For the files, the table, and what each stage leaves.",
+)
+@click.option(
+    "--budget",
+    metavar="SIZE",
+    help="At the end choose sparsities, bits and ranks for a file of this size: 200KB.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0),
+    metavar="X",
+    help="At the end choose them for the smallest file at which the metric drops by X at most.",
+)
+@click.option("--plot", is_flag=True, help="Draw bytes against the metric as stages.png.")
+@options.json_option("Print the rows as JSON.")
+def command(
+    recipe: Path,
+    output: Path,
+    budget: str | None,
+    max_drop: float | None,
+    plot: bool,
+    as_json: bool,
+) -> None:
+    """Do the stages of RECIPE, a file of TOML, and measure the model after each one.
+
+    Every stage needs nothing of the receiver: what comes out loads in plain PyTorch. A run that
+    was interrupted goes on behind its last whole stage.
+
+    \b
+    limosa optimize recipe.toml -o small
+    limosa optimize recipe.toml -o small --budget 200KB
+    """
+    from limosa.exchange.recipe_file import read_recipe
+    from limosa.torch.optimize.export import export
+
+    if budget is not None and max_drop is not None:
+        raise click.UsageError("--budget and --max-drop exclude each other.")
+    read = read_recipe(recipe, stages=budget is None and max_drop is None)
+    model = read.recipe.run(
+        read.model, read.context, batches=read.batches, metric=read.metric,
+        folder=output / "stages", progress=lambda text: click.echo(f"{text} …", err=True),
+    )  # fmt: skip
+    if budget is not None or max_drop is not None:
+        model = search(read, model, budget, max_drop)
+    files = export(model, output, read.export, read.context)
+    rows = read.recipe.rows
+    write_table(rows, output / "stages.csv")
+    if plot:
+        draw(rows, output / "stages.png")
+    if as_json:
+        remote.print_json(
+            {
+                "rows": [asdict(row) for row in rows],
+                "files": [{**asdict(one), "path": str(one.path)} for one in files],
+            }
+        )
+    else:
+        show(rows, files)
+
+
+def search(
+    read: RecipeFile, model: nn.Module, budget: str | None, max_drop: float | None
+) -> nn.Module:
+    """Choose sparsities, bits and ranks of all layers together; a row more.
+
+    Raises:
+        ConfigError: the recipe names no metric, or the budget cannot be had.
+    """
+    import time
+
+    from limosa.codec.quality import parse_size
+    from limosa.errors import ConfigError
+    from limosa.torch.optimize import Search, measure
+    from limosa.torch.optimize.recipe import Row
+
+    if read.metric is None:
+        raise ConfigError("a search needs a metric", remedy="name one in the recipe")
+    click.echo("search …", err=True)
+    started, raw = time.monotonic(), read.recipe.rows[0].raw_nbytes
+    found = Search(model, read.context, read.metric)
+    best = (
+        found.within(int(parse_size(budget, raw)))
+        if budget is not None
+        else found.down_to(max_drop or 0.0)
+    )
+    measures = measure(best.model, read.context, metric=read.metric)
+    refused = tuple(f"{one.layer}: {one.why}" for one in found.refused)
+    seconds = time.monotonic() - started
+    read.recipe.rows.append(Row("search", **asdict(measures), seconds=seconds, refused=refused))
+    return best.model
+
+
+def write_table(rows: list[Row], path: Path) -> None:
+    """All rows as CSV."""
+    from limosa.torch.optimize.recipe import Row
+
+    names = [field.name for field in fields(Row)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows([{**asdict(row), "refused": "; ".join(row.refused)} for row in rows])
+
+
+def show(rows: list[Row], files: list[Exported]) -> None:
+    """Print the table and the files."""
+    headings = [
+        "stage", "parameters", "not 0", "MFLOP", "safetensors", "limosa", "×", "metric", "s",
+        "receiver needs",
+    ]  # fmt: skip
+    start = rows[0]
+    cells = [
+        [
+            row.stage, f"{row.parameters:,}", f"{row.nonzeros:,}",
+            "" if row.flops is None else f"{row.flops / 1e6:.2f}",
+            f"{row.raw_nbytes:,}", f"{row.nbytes:,}", f"{start.raw_nbytes / row.nbytes:.1f}",
+            "" if row.metric is None else f"{row.metric:.4g}", f"{row.seconds:.1f}",
+            row.receiver_needs or "nothing",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    remote.table(headings, cells, right=tuple(range(1, 9)))
+    for row in rows:
+        for text in row.refused:
+            click.echo(f"{row.stage}: left {text}")
+    for one in files:
+        equal = "" if one.difference is None else f", outputs differ by {one.difference:.1e}"
+        click.echo(f"{one.path}: {one.nbytes:,} bytes{equal}")
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Bytes against the metric, a point a stage.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    from limosa.errors import ConfigError, MissingExtraError
+
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise MissingExtraError.for_extra("plot", "drawing") from None
+    points = [(row.nbytes, row.metric, row.stage) for row in rows if row.metric is not None]
+    if not points:
+        raise ConfigError("nothing to draw", remedy="name a metric in the recipe")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "-o", color="#00727a")
+    for x, y, text in points:
+        axes.annotate(text, (x, y), (4, 5), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", xlabel="bytes as limosa", ylabel="metric")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)

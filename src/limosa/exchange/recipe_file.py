@@ -1,0 +1,174 @@
+"""A recipe as a file of TOML names it (docs/guide/optimize.md)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from limosa.errors import ConfigError, MissingExtraError
+from limosa.exchange.feature_service.naming import find, find_model
+from limosa.exchange.qualities import parse_quality
+from limosa.files import read
+from limosa.torch import load_file, optimize
+from limosa.torch.dtypes import from_tensor
+from limosa.torch.optimize.recipe import Metric, Recipe, Stage, Training
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    try:
+        import tomli as tomllib
+    except ModuleNotFoundError:
+        raise MissingExtraError.for_extra("optimize", "a recipe") from None
+
+_TECHNIQUES: dict[str, Callable[..., Any]] = {
+    "prune": optimize.MagnitudePruning,
+    "prune-by-saliency": optimize.SaliencyPruning,
+    "prune-structure": optimize.StructuredPruning,
+    "low-rank": optimize.LowRank,
+    "round": optimize.LinearRounding,
+    "round-to-codebook": optimize.CodebookRounding,
+}
+_TOP = {
+    "model",
+    "weights",
+    "train",
+    "calibrate",
+    "metric",
+    "example",
+    "quality",
+    "seed",
+    "export",
+    "stage",
+}
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """What a file says, found and loaded.
+
+    Attributes:
+        model: with its weights.
+        recipe: the stages.
+        context: example inputs, batches to calibrate with, loss.
+        batches: to train on.
+        metric: of a model.
+        export: kinds of files to write at the end.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    context: optimize.Context
+    batches: Sequence[Any]
+    metric: Metric | None
+    export: tuple[str, ...]
+
+
+def read_recipe(path: Path, *, stages: bool = True) -> RecipeFile:
+    """Read a recipe.
+
+    Args:
+        path: of the file.
+        stages: whether it must have some.
+
+    Raises:
+        ConfigError: something in it is unknown, missing or impossible; the message says where.
+        FormatError: the weights are damaged.
+    """
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError("cannot read the recipe", where=str(path), found=str(error)) from None
+    _check_names(found, _TOP, str(path))
+    if "model" not in found or (stages and "stage" not in found):
+        raise ConfigError("a recipe needs a model and stages", where=str(path))
+    model = find_model(str(found["model"]))
+    if "weights" in found:
+        _load_weights(model, path.parent / str(found["weights"]))
+    batches = _batches(found, "train")
+    calibrate = _batches(found, "calibrate") or batches
+    steps = [
+        _stage(one, f"{path}, stage {number}")
+        for number, one in enumerate(found.get("stage", []), 1)
+    ]
+    quality = parse_quality(str(found["quality"])) if "quality" in found else None
+    metric = find(str(found["metric"]), "metric") if "metric" in found else None
+    context = optimize.Context(_example(found, calibrate), calibrate, _loss)
+    return RecipeFile(
+        model, Recipe(steps, quality, int(found.get("seed", 0))), context, batches, metric,
+        tuple(found.get("export", ("safetensors", "limosa"))),
+    )  # fmt: skip
+
+
+def _stage(found: Mapping[str, Any], where: str) -> Stage:
+    given = dict(found)
+    kind = given.pop("do", "")
+    name = str(given.pop("name", kind or "train"))
+    training = given.pop("train", None)
+    trained = None if training is None else _made(Training, training, f"{where}, train")
+    if not kind:
+        if given or trained is None:
+            raise ConfigError("a stage does something, or trains", where=where, found=str(found))
+        return Stage(name, None, trained)
+    if kind not in _TECHNIQUES:
+        raise ConfigError(
+            "no technique", where=where, found=repr(kind), allowed=", ".join(_TECHNIQUES)
+        )
+    return Stage(name, _made(_TECHNIQUES[kind], given, where), trained)
+
+
+def _made(kind: Callable[..., Any], given: Mapping[str, Any], where: str) -> Any:
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    _check_names(given, names, where)
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise ConfigError("an impossible setting", where=where, found=str(error)) from None
+
+
+def _check_names(found: Mapping[str, Any], allowed: set[str], where: str) -> None:
+    unknown = sorted(set(found) - allowed)
+    if unknown:
+        raise ConfigError(
+            "no such setting", where=where, found=unknown[0], allowed=", ".join(sorted(allowed))
+        )
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    if path.suffix == ".limosa":
+        state = load_file(path)
+    else:
+        with read(path) as bundle:
+            state = {spec.name: from_tensor(bundle.get(spec.name)).clone() for spec in bundle.specs}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(
+            "weights of another model", where=str(path), found=str(error)[:300]
+        ) from None
+
+
+def _batches(found: Mapping[str, Any], name: str) -> list[Any]:
+    if name not in found:
+        return []
+    made = find(str(found[name]), name)
+    return list(made() if callable(made) else made)
+
+
+def _example(found: Mapping[str, Any], batches: Sequence[Any]) -> Any:
+    if "example" in found:
+        made = find(str(found["example"]), "example")
+        return made() if callable(made) else made
+    return batches[0][0] if batches else None
+
+
+def _loss(model: nn.Module, batch: Any) -> torch.Tensor:
+    inputs, labels = batch
+    return functional.cross_entropy(model(inputs), labels)
