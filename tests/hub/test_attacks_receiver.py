@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 pytest.importorskip("fastapi")
 
-from hubs import Machine, digest_of, line, running_hub, same
+from codec_models import trained, tuned
+from hubs import Machine, digest_of, leftovers, line, running_hub, same, save
 
 from limosa.errors import ChecksumError
 from limosa.exchange.tensors_only import pull_tensors
@@ -72,3 +75,51 @@ def test_who_asks_for_a_tensor_of_a_digest_gets_none_of_another(tmp_path, shop, 
     assert not out.exists()
     fetch(v1)
     assert out.exists()
+
+
+# Links at the output
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, shop):
+    server, _ = shop
+    folder = tmp_path_factory.mktemp("folders")
+    author = Machine(folder / "author", server.url, server.admin_token)
+    model, made = trained(rows=100), []
+    for number in (1, 2, 3):
+        path = folder / f"folder{number}"
+        path.mkdir()
+        save(path / "model.safetensors", model)
+        (path / "config.json").write_text(str(number))
+        author.push(path, f"team/folders:v{number}")
+        made.append(path)
+        model = tuned(model)
+    return made
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path, edge, folders):
+    real, link = tmp_path / "disk" / "models", tmp_path / "link"
+    real.parent.mkdir()
+    edge.pull("team/folders:v1", real)
+    link.symlink_to(real)
+    for number in (2, 3):
+        edge.pull(f"team/folders:v{number}", link)
+        assert link.is_symlink()
+        for name in ("model.safetensors", "config.json"):
+            assert same(real / name, folders[number - 1] / name)
+    assert leftovers(tmp_path) == leftovers(real.parent) == []
+
+
+@pytest.mark.parametrize("name", ["new", "old"])
+def test_a_link_that_somebody_put_where_a_pull_writes_leads_nowhere(tmp_path, edge, folders, name):
+    # In a folder that all may write to, such as /tmp.
+    trap, out = tmp_path / "trap", tmp_path / "shared" / "out"
+    trap.mkdir()
+    (trap / "mine").write_text("mine")
+    edge.pull("team/folders:v1", out)
+    os.symlink(trap, out.with_name(f".out.limosa-{name}"))
+    edge.pull("team/folders:v2", out)
+    assert (out / "config.json").read_text() == "2"
+    assert [path.name for path in trap.iterdir()] == ["mine"]
+    assert not out.is_symlink()
+    assert leftovers(out.parent) == []
