@@ -205,3 +205,55 @@ def test_a_token_does_not_end_after_the_end_of_time(hub):
         form = {"csrf": csrf, "name": "x", "scopes": "read:*", "days": "9999999999"}
         assert browser.post("/tokens", data=form).status_code == 422
         assert browser.get("/tokens").status_code == 200
+
+
+# Names
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_names_that_no_database_can_hold_are_not_there(request, tmp_path, database):
+    url = "" if database == "sqlite" else request.getfixturevalue("postgres_database")
+    with running_hub(tmp_path / "hub", database=url) as server:
+        headers = {"Authorization": f"Bearer {server.admin_token}"}
+        (path,) = line(tmp_path, 1)
+        Machine(tmp_path / "author", server.url, server.admin_token).push(path, f"{MODEL}:v1")
+        room = f"{server.url}/v1/repos/{MODEL}"
+        for address in ("versions/v1%00", "versions/@%00", "versions/v1%0d%0aX-Evil:1", "%00"):
+            answer = httpx.get(f"{room}/{address}", headers=headers)
+            assert (answer.status_code, "x-evil" in answer.headers) == (404, False), address
+        assert httpx.delete(f"{room}/tags/a%00", headers=headers).status_code == 404
+        assert httpx.head(f"{room}/uploads/%00", headers=headers).status_code == 404
+
+
+def test_what_is_not_there_and_what_is_not_yours_look_the_same(hub, tmp_path):
+    (path,) = line(tmp_path / "author", 1, rows=50)
+    Machine(tmp_path / "author", hub.url, hub.admin_token).push(path, "other/secret:v1")
+    with Machine(tmp_path / "author", hub.url, hub.admin_token).client() as client:
+        (step,) = client.plan("other/secret", "v1")["route"]
+    headers = {"Authorization": f"Bearer {reader_of(hub)}"}
+
+    def asked(repository: str, sha256: str) -> list[tuple[int, str]]:
+        room = f"{hub.url}/v1/repos/{repository}"
+        begin = {
+            "version": "v1", "digest": step["target"], "state": "2" * 64, "nbytes": 9,
+            "sha256": sha256,
+        }  # fmt: skip
+        answers = [
+            httpx.get(room, headers=headers),
+            httpx.get(f"{room}/graph", headers=headers),
+            httpx.get(f"{room}/versions/v1", headers=headers),
+            httpx.get(f"{room}/blobs/{sha256}", headers=headers),
+            httpx.post(f"{room}/plan", headers=headers, json={"want": "v1"}),
+            httpx.post(f"{room}/uploads", headers=headers, json=begin),
+            httpx.post(f"{room}/copies", headers=headers, json={"want": "v1", "quality": "bits=4"}),
+            httpx.put(f"{room}/tags/latest", headers=headers, json={"version": "v1"}),
+            httpx.delete(f"{room}/versions/v1", headers=headers),
+        ]
+        return [(one.status_code, one.text.replace(repository, "R")) for one in answers]
+
+    assert asked("other/secret", step["sha256"]) == asked("other/nobody", "0" * 64)
+    # Nor does a repository of one's own give the blob of another.
+    mine = [httpx.get(f"{hub.url}/v1/repos/{MODEL}/blobs/{sha256}", headers=headers)
+            for sha256 in (step["sha256"], "0" * 64)]  # fmt: skip
+    assert [one.status_code for one in mine] == [404, 404]
+    assert mine[0].text.replace(step["sha256"][:16], "0" * 16) == mine[1].text

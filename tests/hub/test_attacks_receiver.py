@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -11,7 +14,8 @@ pytest.importorskip("fastapi")
 from codec_models import trained, tuned
 from hubs import Machine, digest_of, leftovers, line, running_hub, same, save
 
-from limosa.errors import ChecksumError
+from limosa.errors import ChecksumError, LimitError, TransportError
+from limosa.exchange.held import Held, names_of
 from limosa.exchange.tensors_only import pull_tensors
 from limosa.hub.client import HubClient
 from limosa.hub.reference import parse_reference
@@ -123,3 +127,70 @@ def test_a_link_that_somebody_put_where_a_pull_writes_leads_nowhere(tmp_path, ed
     assert [path.name for path in trap.iterdir()] == ["mine"]
     assert not out.is_symlink()
     assert leftovers(out.parent) == []
+
+
+# Answers that no hub gives
+
+
+@contextmanager
+def answering(head: bytes, piece: bytes = b"", times: int = 0):
+    """A server that answers every connection once: with a head, then a piece again and again."""
+    sent = []
+
+    def answer(connection) -> None:
+        with connection, suppress(OSError):
+            connection.recv(2**16)
+            connection.sendall(head)
+            for _ in range(times):
+                connection.sendall(piece)
+                sent.append(len(piece))
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                there = listening.accept()[0]
+                threading.Thread(target=answer, args=[there], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", sent
+
+
+def test_an_error_without_end_is_not_read_to_its_end(tmp_path):
+    piece = f"{2**20:x}\r\n".encode() + bytes(2**20) + b"\r\n"
+    head = b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with answering(head, piece, 100) as (url, sent), HubClient(url, pause=0.01) as client:
+        with pytest.raises(LimitError, match="too long"):
+            client.fetch_blob(MODEL, "0" * 64, 9, tmp_path / "blob")
+        assert len(sent) < 50
+
+
+def test_a_redirect_to_nowhere_is_an_error_of_the_hub(tmp_path):
+    head = b"HTTP/1.1 303 There\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with (
+        answering(head) as (url, _),
+        HubClient(url, pause=0.01) as client,
+        pytest.raises(TransportError),
+    ):
+        client.fetch_edge(MODEL, "", "0" * 64, 9, tmp_path / "edge")
+
+
+@pytest.mark.parametrize("field", [b"", b"Upload-Offset: -5\r\n", b"Upload-Offset: x\r\n"])
+def test_an_upload_at_no_offset_is_an_error_of_the_hub(tmp_path, field):
+    head = b"HTTP/1.1 204 OK\r\n" + field + b"Connection: close\r\n\r\n"
+    blob = tmp_path / "blob"
+    blob.write_bytes(b"123")
+    with (
+        answering(head) as (url, _),
+        HubClient(url, pause=0.01) as client,
+        pytest.raises(TransportError, match="no answer of a hub"),
+    ):
+        client.send(MODEL, "1", blob)
+
+
+def test_a_machine_with_many_models_names_those_that_a_hub_listens_to():
+    held = [Held(f"/{n}", "", f"{n:064x}", f"{n:064x}") for n in range(6000)]
+    named = names_of(held)
+    assert len(named) <= 10_000
+    assert held[-1].digest in named
+    assert held[0].digest not in named

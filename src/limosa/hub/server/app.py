@@ -162,6 +162,12 @@ class Measured:
                 message["headers"] = [*message["headers"], *_SECURITY]
             await send(message)
 
+        if "\0" in scope["path"]:
+            # PostgreSQL has no place for it, and no name has it.
+            error = NotFoundError("no such address", where=repr(scope["path"])[:200])
+            await problem(error)(scope, receive, watched)
+            self._count(scope, status, time.monotonic() - started)
+            return
         body = receive if scope["method"] == "PATCH" else self._bounded(scope, receive)
         try:
             await self._app(scope, _in_time(body), watched)
