@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from workshop import Clock, open_store
 
-from limosa.errors import LimosaError, NotFoundError
+from limosa.errors import LimosaError, NotFoundError, TransportError
 from limosa.hub.manifest import Manifest
 from limosa.hub.store import upkeep
 from limosa.hub.store.blobs import blob_key
@@ -175,4 +175,17 @@ def test_what_is_announced_as_done_is_on_the_disk(tmp_path):
     with store.database.begin() as connection:
         # 2 is FULL: a transaction that ended survives the power's end.
         assert connection.execute(sa.text("PRAGMA synchronous")).scalar() == 2
+    store.close()
+
+
+def test_a_hub_with_more_to_do_than_connections_says_so_and_does_not_fail(tmp_path):
+    store = open_store(tmp_path / "hub")
+    pool = store.database.engine.pool
+    pool._timeout = 0.01
+    taken = [store.database.engine.connect() for _ in range(pool.size() + pool._max_overflow)]
+    with pytest.raises(TransportError, match="does not answer"):
+        store.check()
+    for connection in taken:
+        connection.close()
+    store.check()
     store.close()

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from limosa.hub.digest import version_digest
 from limosa.limits import Limits
 
 _FILE = "held.json"
+# Each has two names, and a plan takes 10,000 (docs/hub-protocol.md).
+_MOST_NAMED = 5000
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,13 @@ class Inventory:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self._path.with_suffix(".lock")):
             yield
+
+
+def names_of(held: Sequence[Held]) -> list[str]:
+    """The digests and states by which a hub may know models: of the newest ones, as a hub listens
+    to so many."""
+    newest = held[-_MOST_NAMED:]
+    return sorted({one.digest for one in newest} | {one.state for one in newest})
 
 
 @contextmanager

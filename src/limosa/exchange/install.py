@@ -21,7 +21,7 @@ from limosa.errors import (
 )
 from limosa.exchange.delivered import report
 from limosa.exchange.forms import form_of, manifest_of
-from limosa.exchange.held import Held, Inventory, alone
+from limosa.exchange.held import Held, Inventory, alone, names_of
 from limosa.exchange.publish import Progress
 from limosa.exchange.route import check_plan, check_promise, open_route
 from limosa.exchange.swap import copy_into, finish_swap, restore_into
@@ -244,9 +244,8 @@ class _Puller:
     def _plan(
         self, want: str, held: Sequence[Held], bounds: Mapping[str, float] | None = None
     ) -> dict[str, Any]:
-        have = sorted({one.digest for one in held} | {one.state for one in held})
         plan = self.client.plan(
-            self.reference.repository, want, have, layer=self.wishes.layer,
+            self.reference.repository, want, names_of(held), layer=self.wishes.layer,
             limits={**(self.wishes.limits or {}), **(bounds or {})},
         )  # fmt: skip
         # A copy, and the first layers, have digests of their own that nobody knows beforehand.

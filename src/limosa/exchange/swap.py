@@ -72,7 +72,7 @@ def finish_swap(output: Path) -> None:
     if not old.exists():
         return
     if not output.exists():
-        os.replace(_new(output) if _new(output).exists() else old, output)
+        os.replace(_new(output) if _new(output).exists() else old, os.path.realpath(output))
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -89,15 +89,16 @@ def _room(output: Path, suffix: str = "") -> Path:
 def _swap(output: Path, place: Path) -> None:
     if place == output:
         return
+    # Through a link, as other programs write; the link itself stays.
+    real, old = Path(os.path.realpath(output)), _old(output)
     if place.is_file():
-        # Through a link, as other programs write; the link itself stays.
-        os.replace(place, os.path.realpath(output))
+        os.replace(place, real)
         return
-    shutil.rmtree(_old(output), ignore_errors=True)
-    if output.exists():
-        os.replace(output, _old(output))
-    os.replace(place, output)
-    shutil.rmtree(_old(output), ignore_errors=True)
+    _remove(old)
+    if real.exists():
+        os.replace(real, old)
+    os.replace(place, real)
+    _remove(old)
 
 
 def _drop_leftovers(output: Path) -> None:
@@ -113,7 +114,8 @@ def _drop_leftovers(output: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    # A link is removed, not what it leads to: in a shared folder others may have put it there.
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
@@ -125,4 +127,5 @@ def _new(output: Path, suffix: str = "") -> Path:
 
 
 def _old(output: Path) -> Path:
-    return output.with_name(f".{output.name[:200]}.limosa-old")
+    real = Path(os.path.realpath(output))
+    return real.with_name(f".{real.name[:200]}.limosa-old")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from limosa.codec.opening import open_base
 from limosa.errors import ConfigError, TransportError
-from limosa.exchange.held import Inventory
+from limosa.exchange.held import Inventory, names_of
 from limosa.exchange.route import Hop, check_plan, check_promise, open_route
 from limosa.files import Restorer
 from limosa.files.safetensors import bundle_from_tensors
@@ -79,9 +79,10 @@ def pull_tensors(
         FormatError: a blob is damaged.
     """
     held = Inventory(places.make_cache()).all()
-    have = sorted({one.digest for one in held} | {one.state for one in held})
     # Only over blobs that are there: one that is made for this would be read whole.
-    plan = client.plan(reference.repository, reference.version, have, limits={"seconds": 0})
+    plan = client.plan(
+        reference.repository, reference.version, names_of(held), limits={"seconds": 0}
+    )
     check_plan(plan, reference.digest)
     base = None
     start = next((one for one in held if plan["start"] in (one.state, one.digest)), None)

@@ -275,7 +275,10 @@ class HubClient(Connection):
         return sent
 
     def _offset(self, address: str) -> int:
-        return int(self.request("HEAD", address).headers["upload-offset"])
+        field = self.request("HEAD", address).headers.get("upload-offset", "")
+        if not field.isascii() or not field.isdigit():
+            raise TransportError("no answer of a hub", where=address, found=repr(field)[:40])
+        return int(field[:18])
 
     def _send_piece(self, address: str, offset: int, data: bytes) -> None:
         digest = content_digest(hashlib.sha256(data).hexdigest())
@@ -284,7 +287,7 @@ class HubClient(Connection):
             "Content-Type": "application/octet-stream",
         }  # fmt: skip
         try:
-            answer = self._client.patch(address, content=data, headers=headers)
+            answer = self._bounded("PATCH", address, content=data, headers=headers)
         except httpx.TransportError as error:
             raise unreachable(address, error) from None
         if answer.status_code == 409 and "upload-offset" in answer.headers:

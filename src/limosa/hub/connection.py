@@ -34,6 +34,8 @@ _LONGEST_PAUSE_S = 30.0
 _AGAIN = frozenset([408, 429, 500, 502, 503, 504])
 #: Of an answer that is no blob.
 _MOST_JSON = 512 * 2**20
+#: Of one that says why there is no blob.
+_MOST_PROBLEM = 2**20
 
 
 class Answer(dict[str, Any]):
@@ -102,15 +104,15 @@ class Connection:
                 answer = self._client.send(request, stream=True)
                 try:
                     if answer.status_code in (302, 303, 307):
-                        url, method, body = urljoin(url, answer.headers["location"]), "GET", None
+                        there = answer.headers.get("location", "")
+                        url, method, body = urljoin(url, there), "GET", None
                         if origin_of(url) != origin_of(self.url):
                             shown.pop("Authorization", None)
                             # A signature covers no conditions of ours.
                             shown.pop("If-Range", None)
                         continue
                     if answer.status_code >= 400:
-                        answer.read()
-                        raise self.problem(answer)
+                        raise self.problem(_read(answer, _MOST_PROBLEM))
                     yield answer
                     return
                 finally:
@@ -158,26 +160,13 @@ class Connection:
 
     def _bounded(self, method: str, url: str, **more: Any) -> httpx.Response:
         """An answer of no more bytes than there is memory for."""
-        timeout = more.pop("timeout", httpx.USE_CLIENT_DEFAULT)
-        request = self._client.build_request(
-            method, url, headers=self._headers, timeout=timeout, **more
-        )
+        more = {"headers": self._headers, "timeout": httpx.USE_CLIENT_DEFAULT, **more}
+        request = self._client.build_request(method, url, **more)
         answer = self._client.send(request, stream=True)
         try:
-            parts, size = [], 0
-            for piece in answer.iter_bytes():
-                size += len(piece)
-                if size > _MOST_JSON:
-                    raise LimitError(
-                        "the answer is too long", where=url, allowed=f"{_MOST_JSON} bytes"
-                    )
-                parts.append(piece)
+            return _read(answer, _MOST_JSON)
         finally:
             answer.close()
-        kept = {n: v for n, v in answer.headers.items() if n != "content-encoding"}
-        return httpx.Response(
-            answer.status_code, headers=kept, content=b"".join(parts), request=request
-        )
 
     def problem(self, answer: httpx.Response) -> LimosaError:
         """The error that an answer tells."""
@@ -203,6 +192,20 @@ class Connection:
         if isinstance(error, BusyError):
             pause = max(pause, error.retry_after)
         time.sleep(min(pause, _LONGEST_PAUSE_S))
+
+
+def _read(answer: httpx.Response, most: int) -> httpx.Response:
+    """All of an answer, of no more bytes than there is memory for."""
+    parts, size, url = [], 0, answer.request.url
+    for piece in answer.iter_bytes():
+        size += len(piece)
+        if size > most:
+            raise LimitError("the answer is too long", where=str(url), allowed=f"{most} bytes")
+        parts.append(piece)
+    kept = {n: v for n, v in answer.headers.items() if n != "content-encoding"}
+    return httpx.Response(
+        answer.status_code, headers=kept, content=b"".join(parts), request=answer.request
+    )
 
 
 def _told(error: LimosaError, answer: httpx.Response) -> LimosaError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -36,6 +37,8 @@ class Rates:
     ) -> None:
         self._rate, self._burst, self._clock, self._what = rate, burst, clock, what
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        # Of one address two threads may ask at once: neither is to find a bucket missing.
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -44,14 +47,15 @@ class Rates:
         """Take one token; 0, or the seconds until there is one, which is not taken then."""
         if self._rate is None:
             return 0.0
-        now = self._clock()
-        tokens, then = self._buckets.pop(address, (float(self._burst), now))
-        tokens = min(float(self._burst), tokens + (now - then) * self._rate)
-        wait = max(0.0, (1.0 - tokens) / self._rate)
-        self._buckets[address] = (tokens if wait else tokens - 1.0), now
-        if len(self._buckets) > MAX_ADDRESSES:
-            self._buckets.popitem(last=False)
-        return wait
+        with self._lock:
+            now = self._clock()
+            tokens, then = self._buckets.pop(address, (float(self._burst), now))
+            tokens = min(float(self._burst), tokens + (now - then) * self._rate)
+            wait = max(0.0, (1.0 - tokens) / self._rate)
+            self._buckets[address] = (tokens if wait else tokens - 1.0), now
+            if len(self._buckets) > MAX_ADDRESSES:
+                self._buckets.popitem(last=False)
+            return wait
 
     def take(self, address: str) -> None:
         """Take one token.

@@ -52,7 +52,10 @@ def _candidates(shop: Shop, repository: str) -> list[dict[str, Any]]:
             if graph.find(repository, state, target) is not None:
                 continue
             otherwise = _route_bytes(shop, repository, state, target)
-            estimated, _ = shop.estimates(repository, [state], target)[state]
+            estimate = shop.estimates(repository, [state], target).get(state)
+            if estimate is None:
+                continue  # the hub has too much to do for that now
+            estimated, _ = estimate
             found.append(
                 {
                     "base": state, "target": target, "devices": count, "nbytes": estimated,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from limosa.codec.base import Base
-from limosa.errors import BaseMismatchError, NotFoundError
+from limosa.errors import BaseMismatchError, LimitError, NotFoundError
 from limosa.exchange.workshop import baking, copies, estimate, make, rebasing, statistics, verify
 from limosa.exchange.workshop.decoded import DecodedVersions
 from limosa.exchange.workshop.making import Makings
@@ -28,6 +29,8 @@ from limosa.limits import Limits
 
 # Of decoded tensors, for a first idea of how long an edge takes.
 _BYTES_A_SECOND = 100e6
+# Lossy copies of one version, layers included.
+_COPIES = 48
 
 
 class Shop:
@@ -46,6 +49,8 @@ class Shop:
             self.work / "decoded", store, settings.decoded_bytes, self.limits, settings.threads
         )
         self._makings = Makings(self.work, settings.jobs)
+        # What readers can ask for is done in their requests' threads: so many at once.
+        self._jobs = threading.BoundedSemaphore(settings.jobs)
 
     def close(self) -> None:
         """Let what is under way end."""
@@ -81,6 +86,9 @@ class Shop:
         found: dict[str, tuple[int, float]] = {}
         until = time.monotonic() + self.settings.estimate_seconds
         with ExitStack() as stack:
+            if not self._jobs.acquire(timeout=self.settings.estimate_seconds):
+                return found
+            stack.callback(self._jobs.release)
             wanted = stack.enter_context(self.decoded.of_digest(repository, target))
             seconds = self._seconds(repository, target)
             for base in bases:
@@ -140,9 +148,31 @@ class Shop:
 
     def copy(self, repository: str, digest: str, quality: str) -> Version:
         """As :meth:`limosa.hub.workshop.Workshop.copy`."""
-        for node in self.store.catalog.nodes(repository):
-            if node.copy_of == digest and node.bound and node.bound.quality == quality:
-                return self.store.catalog.resolve(repository, f"@{node.digest}")
+        found = self._copies(repository, digest).get(quality)
+        if found is not None:
+            return self.store.catalog.resolve(repository, f"@{found}")
+        with self._jobs:
+            return self._make_copy(repository, digest, quality)
+
+    def _copies(self, repository: str, digest: str) -> dict[str, str]:
+        """Of a version: quality -> digest."""
+        return {
+            node.bound.quality: node.digest
+            for node in self.store.catalog.nodes(repository)
+            if node.copy_of == digest and node.bound
+        }
+
+    def _make_copy(self, repository: str, digest: str, quality: str) -> Version:
+        copies_here = self._copies(repository, digest)
+        if quality in copies_here:
+            return self.store.catalog.resolve(repository, f"@{copies_here[quality]}")
+        if len(copies_here) >= _COPIES:
+            # Or whoever may read could fill the disk.
+            raise LimitError(
+                "too many copies of one version", where=f"{repository}@{digest[:16]}",
+                found=str(len(copies_here)), allowed=str(_COPIES),
+                remedy=f"take one of them: {', '.join(sorted(copies_here))[:300]}",
+            )  # fmt: skip
         with self.decoded.of_digest(repository, digest) as wanted, self._scratch() as scratch:
             blob, out = scratch / "blob.limosa", scratch / "model"
             made = copies.make_copy(

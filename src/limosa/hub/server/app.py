@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -15,13 +16,24 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from limosa import __version__
-from limosa.errors import ConfigError, LimitError, LimosaError, NotFoundError
-from limosa.hub.problems import PROBLEM, BusyError, UnavailableError, status_of, to_problem
+from limosa.errors import AuthError, ConfigError, LimitError, LimosaError, NotFoundError
+from limosa.hub.problems import (
+    PROBLEM,
+    BusyError,
+    SlowError,
+    UnavailableError,
+    status_of,
+    to_problem,
+)
 from limosa.hub.server import admin, blobs, pages, pushing, reading
 from limosa.hub.server.chores import Chores
-from limosa.hub.server.context import Hub
+from limosa.hub.server.context import Hub, caller_of
 
 log = logging.getLogger("limosa.hub")
+# Of a body whose sender nobody knows.
+_STRANGERS_BYTES = 64 * 2**10
+# How long the next bytes of a body may take.
+_SILENCE_S = 60.0
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -96,6 +108,8 @@ def _add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
+        if isinstance(error, _RefusedError):
+            return told(request, error.error)
         if error.status_code == 404:
             return told(request, NotFoundError("no such address", where=request.url.path[:200]))
         plain = {"type": "LimosaError", "title": str(error.detail), "status": error.status_code}
@@ -148,28 +162,44 @@ class Measured:
                 message["headers"] = [*message["headers"], *_SECURITY]
             await send(message)
 
-        body = receive if scope["method"] == "PATCH" else self._bounded(receive)
-        try:
-            await self._app(scope, body, watched)
-        except _TooLongError:
-            most = self._hub.settings.max_json_bytes
-            error = LimitError("the request is too long", allowed=f"{most} bytes")
+        if "\0" in scope["path"]:
+            # PostgreSQL has no place for it, and no name has it.
+            error = NotFoundError("no such address", where=repr(scope["path"])[:200])
             await problem(error)(scope, receive, watched)
+            self._count(scope, status, time.monotonic() - started)
+            return
+        body = receive if scope["method"] == "PATCH" else self._bounded(scope, receive)
+        try:
+            await self._app(scope, _in_time(body), watched)
         finally:
             self._count(scope, status, time.monotonic() - started)
 
-    def _bounded(self, receive: Receive) -> Receive:
-        left = self._hub.settings.max_json_bytes
+    def _bounded(self, scope: Message, receive: Receive) -> Receive:
+        size, known = 0, False
 
         async def bounded() -> Message:
-            nonlocal left
+            nonlocal size, known
             message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                raise _TooLongError
+            size += len(message.get("body", b""))
+            most = self._hub.settings.max_json_bytes
+            if size > most:
+                raise _RefusedError(LimitError("the request is too long", allowed=f"{most} bytes"))
+            if size > _STRANGERS_BYTES and not known:
+                # All of a body is in memory before anybody asks who sent it.
+                await self._check_known(scope)
+                known = True
             return message
 
         return bounded
+
+    async def _check_known(self, scope: Message) -> None:
+        try:
+            if not self._hub.settings.anonymous:
+                caller = await run_in_threadpool(caller_of, Request(scope))
+                if caller.kind == "anonymous":
+                    raise AuthError("a token is needed for so long a request")
+        except LimosaError as error:
+            raise _RefusedError(error) from None
 
     def _count(self, scope: Message, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
@@ -184,8 +214,31 @@ class Measured:
         log.info("request", extra=extra)
 
 
-class _TooLongError(Exception):
-    """A body is longer than it may be."""
+class _RefusedError(HTTPException):
+    """A body is longer than it may be, or does not come; FastAPI lets no other class pass."""
+
+    def __init__(self, error: LimosaError) -> None:
+        super().__init__(status_of(error), str(error))
+        self.error = error
+
+
+def _in_time(receive: Receive) -> Receive:
+    """A body whose sender may be slow, and not silent: it holds memory, and a connection."""
+    ended = False
+
+    async def timed() -> Message:
+        nonlocal ended
+        if ended:
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), _SILENCE_S)
+        except asyncio.TimeoutError:
+            error = SlowError("nothing came for long", allowed=f"{_SILENCE_S:g} s")
+            raise _RefusedError(error) from None
+        ended = not message.get("more_body", False)
+        return message
+
+    return timed
 
 
 _SECURITY = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin")]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Annotated, Any
+from contextlib import contextmanager
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
+import anyio
 from fastapi import Depends, Request
 
 from limosa.errors import AuthError, ConfigError, LimosaError
+from limosa.hub.problems import BusyError, UnavailableError
 from limosa.hub.rates import Rates
 from limosa.hub.reference import check_repository
 from limosa.hub.server.metrics import Metrics
@@ -22,6 +27,53 @@ from limosa.hub.workshop import Workshop
 log = logging.getLogger("limosa.hub")
 COOKIE = "limosa_token"
 _STATISTICS = 64
+# Tensors of all these; each takes some kilobytes.
+_DESCRIBED = 20_000
+# Requests that wait for a codec, and those of one token or address among them.
+_WAITING, _WAITING_EACH = 256, 64
+# Of pieces of uploads that are in memory.
+_PIECES_BYTES = 2**30
+Found = TypeVar("Found")
+
+
+class Pieces:
+    """Memory for pieces of uploads that are on their way, of all senders together.
+
+    >>> pieces = Pieces(most=10)
+    >>> with pieces.room() as take:
+    ...     take(10)
+    ...     take(1)
+    Traceback (most recent call last):
+    limosa.hub.problems.UnavailableError: too many uploads at once; allowed 10 bytes under way
+    """
+
+    def __init__(self, most: int) -> None:
+        # Only ever in the one thread of the event loop.
+        self._most, self._held = most, 0
+
+    @contextmanager
+    def room(self) -> Iterator[Callable[[int], None]]:
+        """What takes room, which is given back at the end of the block.
+
+        Raises:
+            UnavailableError: when it takes more than there is.
+        """
+        mine = 0
+
+        def take(nbytes: int) -> None:
+            nonlocal mine
+            if self._held + nbytes > self._most:
+                raise UnavailableError(
+                    "too many uploads at once", allowed=f"{self._most} bytes under way",
+                    retry_after=2.0,
+                )  # fmt: skip
+            self._held += nbytes
+            mine += nbytes
+
+        try:
+            yield take
+        finally:
+            self._held -= mine
 
 
 class Hub:
@@ -43,13 +95,44 @@ class Hub:
         self._pool = ThreadPoolExecutor(settings.jobs, "limosa-job")
         self._jobs: dict[str, Future[None]] = {}
         self._lock = threading.Lock()
+        self._slow = anyio.CapacityLimiter(_WAITING)
+        self._waiting: Counter[str] = Counter()
+        self.pieces = Pieces(_PIECES_BYTES)
+
+    async def slowly(
+        self, request: Request, work: Callable[..., Found], *arguments: object
+    ) -> Found:
+        """What *work* gives, which may wait for a codec: in threads of its own, so that what is
+        quick goes on however many wait.
+
+        Raises:
+            BusyError: whoever asks has enough under way.
+        """
+        # Only ever in the one thread of the event loop.
+        who: str = request.state.who
+        if self._waiting[who] >= _WAITING_EACH:
+            raise BusyError(
+                "too many requests under way", where=f"client {who}", retry_after=5.0,
+                allowed=str(_WAITING_EACH), remedy="wait for some of them",
+            )  # fmt: skip
+        self._waiting[who] += 1
+        try:
+            job = partial(work, *arguments)
+            return await anyio.to_thread.run_sync(job, limiter=self._slow)
+        finally:
+            self._waiting[who] -= 1
+            if not self._waiting[who]:
+                del self._waiting[who]
 
     def keep_statistics(self, key: tuple[str, str], found: list[dict[str, Any]]) -> None:
         """Remember statistics, of so many versions that memory does not fill."""
         with self._lock:
             self.statistics[key] = found
-            while len(self.statistics) > _STATISTICS:
-                self.statistics.pop(next(iter(self.statistics)))
+            tensors = sum(map(len, self.statistics.values()))
+            while len(self.statistics) > 1 and (
+                len(self.statistics) > _STATISTICS or tensors > _DESCRIBED
+            ):
+                tensors -= len(self.statistics.pop(next(iter(self.statistics))))
 
     def start(self, key: str, work: Callable[[], object]) -> Future[None]:
         """Begin *work*, unless what has that key is under way already in this worker."""
@@ -115,7 +198,8 @@ def caller_of(request: Request) -> Caller:
         # Guesses are counted as well, or they would be free.
         hub.rates.take(address)
         raise
-    hub.rates.take(f"token {caller.id}" if caller.id else address)
+    request.state.who = f"token {caller.id}" if caller.id else address
+    hub.rates.take(request.state.who)
     request.state.caller = caller.name
     return caller
 

@@ -25,6 +25,8 @@ _FORM_BYTES = 64 * 2**10
 _COOKIE_S = 30 * 86400
 # How long a page waits for statistics before it says that they are on their way.
 _PATIENCE_S = 3.0
+# What lies too far ahead has no date.
+_MOST_DAYS = 100_000
 
 
 def reader_of(request: Request) -> Caller:
@@ -35,7 +37,8 @@ def reader_of(request: Request) -> Caller:
     """
     hub, token = hub_of(request), request.cookies.get(COOKIE, "")
     address = request.client.host if request.client else "unknown"
-    hub.rates.take(f"page {address}")
+    request.state.who = f"page {address}"
+    hub.rates.take(request.state.who)
     try:
         caller = hub.caller(token)
     except AuthError:
@@ -58,7 +61,7 @@ async def form_of(request: Request) -> dict[str, str]:
             raise ConfigError("the form is too long", allowed=f"{_FORM_BYTES} bytes")
     fields = parse_qs(data.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=50)
     found = {name: values[0] for name, values in fields.items()}
-    if not hmac.compare_digest(found.get("csrf", ""), csrf_of(request)):
+    if not hmac.compare_digest(found.get("csrf", "").encode(), csrf_of(request).encode()):
         raise AuthError("the form is not from this page", remedy="load the page again")
     return found
 
@@ -105,7 +108,7 @@ def repository(request: Request, hub: HubHere, caller: Reader, owner: str, name:
 
 
 @router.get("/r/{owner}/{name}/{reference}")
-def version(
+async def version(
     request: Request,
     hub: HubHere,
     caller: Reader,
@@ -114,6 +117,12 @@ def version(
     reference: str,
 ) -> Response:
     """A version, with its tensors and how they are distributed."""
+    return await hub.slowly(request, _version, request, hub, caller, owner, name, reference)
+
+
+def _version(
+    request: Request, hub: Hub, caller: Caller, owner: str, name: str, reference: str
+) -> Response:
     home = _may_read(caller, owner, name)
     if not reference.startswith("@"):
         check_name(reference)
@@ -199,6 +208,8 @@ def _expiry(hub: Hub, days: str) -> float | None:
         return None
     if not days.strip().isascii() or not days.strip().isdigit():
         raise ConfigError("no number of days", found=repr(days), allowed="a whole number, or none")
+    if int(days) > _MOST_DAYS:
+        raise ConfigError("too many days", found=days, allowed=f"{_MOST_DAYS}, or none for ever")
     return hub.store.clock() + int(days) * 86400.0
 
 

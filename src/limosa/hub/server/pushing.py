@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +28,7 @@ from limosa.hub.server.bodies import TagBody, UploadBody
 from limosa.hub.server.context import Asking, Hub, HubHere, Repository, caller_of, log
 from limosa.hub.server.reading import require_version
 from limosa.hub.store.uploads import Upload
+from limosa.hub.trust import Caller
 
 router = APIRouter(tags=["pushing"])
 # How long a request waits for the verification before it says that it goes on.
@@ -95,7 +97,12 @@ async def piece(request: Request, hub: HubHere, repository: Repository, number: 
             found=f"offset {begin}", allowed=str(upload.received), remedy="go on from there",
         )  # fmt: skip
         return _conflict(problem, upload)
-    data = await _body(request, hub.settings.max_piece_bytes)
+    with hub.pieces.room() as room:
+        data = await _body(request, hub.settings.max_piece_bytes, room)
+        return await _keep(request, hub, upload, begin, data)
+
+
+async def _keep(request: Request, hub: Hub, upload: Upload, begin: int, data: bytes) -> Response:
     expected = parse_content_digest(request.headers.get("content-digest"))
     if expected is not None and sha256_hex(data) != expected:
         raise ChecksumError(
@@ -107,11 +114,24 @@ async def piece(request: Request, hub: HubHere, repository: Repository, number: 
 
 
 @router.post(_ROOM + "/{number}/complete", responses={202: {"description": "being verified"}})
-def complete(
-    hub: HubHere, caller: Asking, repository: Repository, number: str, response: Response
+async def complete(
+    request: Request,
+    hub: HubHere,
+    caller: Asking,
+    repository: Repository,
+    number: str,
+    response: Response,
 ) -> dict[str, Any]:
     """All has been sent: verify it, and let the version be seen."""
     caller.require("push", repository)
+    upload = await hub.slowly(request, _complete, hub, caller, repository, number)
+    if upload.status != "done":
+        response.status_code = 202
+        response.headers["Retry-After"] = "1"
+    return upload.to_json()
+
+
+def _complete(hub: Hub, caller: Caller, repository: str, number: str) -> Upload:
     upload = hub.store.uploads.get(repository, number, caller.id)
     if upload.status in ("open", "verifying"):
         if upload.received != upload.announced.nbytes:
@@ -129,10 +149,7 @@ def complete(
             )  # fmt: skip
     if upload.status == "failed":
         raise from_problem(upload.problem or {})
-    if upload.status != "done":
-        response.status_code = 202
-        response.headers["Retry-After"] = "1"
-    return upload.to_json()
+    return upload
 
 
 @router.delete(_ROOM + "/{number}", status_code=204)
@@ -272,7 +289,7 @@ def _number(field: str | None) -> int:
     return int(field)
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def _body(request: Request, most: int, room: Callable[[int], None]) -> bytes:
     """All of a request's body, if it is not too long."""
     parts, size = [], 0
     try:
@@ -283,6 +300,7 @@ async def _body(request: Request, most: int) -> bytes:
                     "too many bytes in one piece", where="upload", found=f"more than {most}",
                     allowed=str(most), remedy="send smaller pieces",
                 )  # fmt: skip
+            room(len(part))
             parts.append(part)
     except ClientDisconnect:
         # Nobody hears this; it keeps a connection that ended out of the log of failures.

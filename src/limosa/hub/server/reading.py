@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from limosa.errors import ConfigError, NotFoundError
@@ -88,9 +88,15 @@ def graph(hub: HubHere, caller: Asking, repository: Repository) -> dict[str, Any
 
 
 @router.post("/v1/repos/{owner}/{name}/plan")
-def plan(hub: HubHere, caller: Asking, repository: Repository, body: PlanBody) -> dict[str, Any]:
+async def plan(
+    request: Request, hub: HubHere, caller: Asking, repository: Repository, body: PlanBody
+) -> dict[str, Any]:
     """The fewest bytes from what the receiver holds to what it wants."""
     caller.require("read", repository)
+    return await hub.slowly(request, _plan, hub, repository, body)
+
+
+def _plan(hub: Hub, repository: str, body: PlanBody) -> dict[str, Any]:
     started = time.monotonic()
     wanted = hub.store.catalog.resolve(repository, body.want)
     if body.layer is not None:
@@ -173,9 +179,19 @@ def _whole(hub: Hub, repository: str, wanted: Version) -> int | None:
     response_class=StreamingResponse,
     responses={200: {"content": {"application/octet-stream": {}}}, 303: {"description": "made"}},
 )
-def edge(hub: HubHere, caller: Asking, repository: Repository, body: EdgeBody) -> Response:
+async def edge(
+    request: Request, hub: HubHere, caller: Asking, repository: Repository, body: EdgeBody
+) -> Response:
     """The bytes of an edge while they are made; where they are, if it is there already."""
     caller.require("read", repository)
+    found = await hub.slowly(request, _edge, hub, repository, body)
+    if isinstance(found, Response):
+        return found
+    pieces = _counted(request, hub, *found)
+    return StreamingResponse(pieces, media_type="application/octet-stream")
+
+
+def _edge(hub: Hub, repository: str, body: EdgeBody) -> Response | tuple[bytes, Iterator[bytes]]:
     found = hub.store.graph.find(repository, body.base, body.target)
     hub.metrics.edges.labels("no" if found is None else "yes").inc()
     if found is not None:
@@ -183,23 +199,29 @@ def edge(hub: HubHere, caller: Asking, repository: Repository, body: EdgeBody) -
         return RedirectResponse(f"/v1/repos/{repository}/blobs/{found.sha256}", 303)
     pieces = hub.workshop.edge(repository, body.base, body.target)
     # The first piece now: what is wrong before it can still be told with a status.
-    first = next(pieces, b"")
-    return StreamingResponse(_counted(hub, first, pieces), media_type="application/octet-stream")
+    return next(pieces, b""), pieces
 
 
-def _counted(hub: Hub, first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+async def _counted(
+    request: Request, hub: Hub, piece: bytes, rest: Iterator[bytes]
+) -> AsyncIterator[bytes]:
     sent = hub.metrics.sent.labels("edge")
-    sent.inc(len(first))
-    yield first
-    for piece in rest:
+    while piece:
         sent.inc(len(piece))
         yield piece
+        piece = await hub.slowly(request, next, rest, b"")
 
 
 @router.post("/v1/repos/{owner}/{name}/copies")
-def copy(hub: HubHere, caller: Asking, repository: Repository, body: CopyBody) -> dict[str, Any]:
+async def copy(
+    request: Request, hub: HubHere, caller: Asking, repository: Repository, body: CopyBody
+) -> dict[str, Any]:
     """A lossy copy of a version, with how far it was measured to be from it."""
     caller.require("read", repository)
+    return await hub.slowly(request, _copy, hub, repository, body)
+
+
+def _copy(hub: Hub, repository: str, body: CopyBody) -> dict[str, Any]:
     wanted = hub.store.catalog.resolve(repository, body.want)
     with hub.metrics.work_seconds.labels("copy").time():
         return hub.workshop.copy(repository, wanted.node.digest, body.quality).to_json()

@@ -143,10 +143,11 @@ class Database:
     def _answering(self) -> Iterator[None]:
         try:
             yield
-        except exc.OperationalError as error:
+        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
             raise TransportError(
                 "the database does not answer", where=self.engine.url.get_backend_name(),
-                found=str(error.orig)[:200], remedy="see whether it runs and has room, try again",
+                found=str(getattr(error, "orig", error))[:200],
+                remedy="see whether it runs and has room, try again",
             ) from error  # fmt: skip
 
 
