@@ -16,7 +16,8 @@ pytest.importorskip("fastapi")
 import httpx
 from hubs import PATIENCE_S, Machine, line, running_hub
 
-from limosa.errors import LimitError
+from limosa.cli.hub.serve import serve, serve_many
+from limosa.errors import ConfigError, LimitError
 from limosa.exchange.hub_server import drop_leftovers
 from limosa.exchange.workshop import make, shop
 from limosa.hub.rates import Rates
@@ -169,6 +170,21 @@ def test_what_a_killed_hub_left_in_its_room_goes(tmp_path):
     (work / "edge-1234.limosa").write_bytes(b"half")
     drop_leftovers(HubSettings(tmp_path))
     assert [path.name for path in work.iterdir()] == ["decoded"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_second_hub_by_mistake_takes_nothing_from_the_first(hub, workers):
+    settings = hub.hub.settings
+    work = settings.folder / "work" / "job-1234"
+    work.mkdir()
+    port = urlsplit(hub.url).port
+    serves = {
+        1: lambda: serve(settings, "127.0.0.1", port),
+        2: lambda: serve_many(settings, "127.0.0.1", port, 2, "info"),
+    }
+    with pytest.raises(ConfigError, match="cannot listen"):
+        serves[workers]()
+    assert work.exists()
 
 
 # Uploads

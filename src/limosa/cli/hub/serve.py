@@ -147,8 +147,9 @@ def serve(settings: HubSettings, host: str, port: int) -> None:
     """Serve in this process, until a signal."""
     from limosa.exchange.hub_server import HubServer, drop_leftovers
 
-    drop_leftovers(settings)
     server = HubServer(settings, host, port)
+    # Only now: if another serves here, what lies there is its work.
+    drop_leftovers(settings)
     welcome(server.url, server.admin_token)
     try:
         server.run()
@@ -160,7 +161,10 @@ def serve(settings: HubSettings, host: str, port: int) -> None:
 def serve_many(settings: HubSettings, host: str, port: int, workers: int, log_level: str) -> None:
     """Serve with several processes, until a signal."""
     from limosa.exchange.hub_server import drop_leftovers, open_hub, run_workers
+    from limosa.hub.sockets import listen
 
+    # If another serves here, what lies there is its work.
+    listen(host, port).close()
     drop_leftovers(settings)
     first = open_hub(settings)
     token = first.store.first_token()
