@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
@@ -20,17 +21,19 @@ _REDIRECT_S = 900
 _TYPE = "application/vnd.limosa"
 
 
-@router.api_route(
-    "/v1/repos/{owner}/{name}/blobs/{sha256}",
-    methods=["GET", "HEAD"],
-    response_class=StreamingResponse,
-    responses={
-        200: {"content": {_TYPE: {}}},
-        206: {"content": {_TYPE: {}}},
-        304: {"description": "not modified"},
-        307: {"description": "at the object storage"},
-        416: {"description": "no such range"},
-    },
+_ADDRESS = "/v1/repos/{owner}/{name}/blobs/{sha256}"
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {_TYPE: {}}},
+    206: {"content": {_TYPE: {}}},
+    304: {"description": "not modified"},
+    307: {"description": "at the object storage"},
+    416: {"description": "no such range"},
+}
+
+
+@router.get(_ADDRESS, operation_id="get_blob", response_class=StreamingResponse, responses=_ANSWERS)
+@router.head(
+    _ADDRESS, operation_id="head_blob", response_class=StreamingResponse, responses=_ANSWERS
 )
 async def blob(request: Request, hub: HubHere, repository: Repository, sha256: str) -> Response:
     """A blob that an edge of the repository needs."""
