@@ -231,6 +231,28 @@ def test_zeros_are_nearly_free(net):
     assert sizes[2] < 0.5 * sizes[1]
 
 
+def test_zeros_have_one_sign(net, context):
+    for technique in TECHNIQUES:
+        done = technique.apply(net, context)
+        done.keep_zeros()
+        for change in done.changes:
+            module = done.model.get_submodule(change.layer)
+            weights = [one for one in module.parameters() if one.dim() > 1]
+            assert not any(bool((one.signbit() & (one == 0)).any()) for one in weights)
+
+
+def test_sparse_and_rounded_weights_cost_their_entropy():
+    torch.manual_seed(0)
+    layer = nn.Linear(512, 512)
+    nn.init.normal_(layer.weight)
+    sparse = optimize.MagnitudePruning(0.9, scope="layer").apply(layer).model
+    weight = optimize.LinearRounding(4).apply(sparse).model.weight.detach()
+    counts = weight.unique(return_counts=True)[1].double()
+    entropy = float(-(counts * (counts / counts.sum()).log2()).sum()) / 8
+    coded = len(limosa.torch.save({"w": weight})) - len(limosa.torch.save({}))
+    assert entropy < coded < 1.03 * entropy
+
+
 def tied():
     net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4))
     net[1].weight = net[0].weight

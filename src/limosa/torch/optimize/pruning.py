@@ -78,6 +78,8 @@ class MagnitudePruning(Technique):
                 layer.module, "weight", masks[layer.name]
             )
             prune.remove(layer.module, "weight")  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                layer.weight.add_(0.0)  # +0 of -0, which would be another value to the coder
         changes = []
         for layer in layers:
             after, size = nonzeros(layer.weight), layer.weight.numel()

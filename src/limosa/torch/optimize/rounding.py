@@ -116,7 +116,9 @@ class LinearRounding(_Rounding):
         largest = rows.abs().amax(1, keepdim=True) if self.by_row else rows.abs().amax()
         step = largest / max(1, round(2 ** (self.bits - 1) - 1))
         step = torch.where(step > 0, step, torch.ones_like(step))
-        return ((rows / step).round() * step).reshape(weight.shape).to(weight.dtype)
+        # The sum makes +0 of -0, which would be another value to the coder.
+        levels = (rows / step).round() + 0.0
+        return (levels * step).reshape(weight.shape).to(weight.dtype)
 
     def _what(self) -> str:
         return f"{self.bits:g} bits, a step {'a row' if self.by_row else 'a layer'}"

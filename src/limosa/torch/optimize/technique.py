@@ -88,7 +88,8 @@ class Optimized:
         """Set to 0 again what fine-tuning moved: call it after each step of the optimizer."""
         parameters = dict(self.model.named_parameters())
         for name, mask in self.masks.items():
-            parameters[name].mul_(mask.to(parameters[name].device))
+            # The sum makes +0 of -0, which would be another value to the coder.
+            parameters[name].mul_(mask.to(parameters[name].device)).add_(0.0)
 
 
 @dataclass(frozen=True)
