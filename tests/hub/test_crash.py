@@ -27,8 +27,44 @@ from limosa.hub.store.store import Store
 from limosa.hub.store.upkeep import fsck, gc
 
 MODEL = "team/detector"
-KILLS = 15
-VERSIONS = 10
+# Kills by the clock, while all goes on at once; and after each step of a push on the disk.
+KILLS, STEPS = 5, 12
+VERSIONS = 25
+# A hub that dies after so many steps on the disk, from when the file is there.
+_MORTAL = """
+import os, runpy, signal, sys
+from contextlib import contextmanager
+from limosa.hub.store.blobs import BlobStore
+from limosa.hub.store.database import Database
+begun, left = sys.argv.pop(1), int(sys.argv.pop(1))
+
+def step():
+    global left
+    if os.path.exists(begun):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def stepping(plain):
+    def act(*arguments):
+        found = plain(*arguments)
+        step()
+        return found
+    return act
+
+for name in ("put_file", "put_bytes", "delete"):
+    setattr(BlobStore, name, stepping(getattr(BlobStore, name)))
+plain = Database.begin
+
+@contextmanager
+def begin(self):
+    with plain(self) as connection:
+        yield connection
+    step()
+
+Database.begin = begin
+runpy.run_module("limosa.cli.main", run_name="__main__")
+"""
 
 
 class Victim:
@@ -40,12 +76,15 @@ class Victim:
         self.token = ""
         self._process: subprocess.Popen | None = None
 
-    def start(self) -> None:
+    def start(self, steps: int = 0) -> None:
+        """Start it, to die by itself after some steps on the disk."""
         port = self.url.rsplit(":", 1)[1]
+        begun = self.folder.with_name("begun")
+        begun.unlink(missing_ok=True)
         command = [
-            sys.executable, "-m", "limosa.cli.main", "hub", "serve", "--folder", self.folder,
-            "--port", port, "--chores", "0", "--rate", "0", "--threads", "1", "--log-level",
-            "error",
+            sys.executable, "-c", _MORTAL, str(begun), str(steps), "hub", "serve", "--folder",
+            str(self.folder), "--port", port, "--chores", "0", "--rate", "0", "--threads", "1",
+            "--log-level", "error",
         ]  # fmt: skip
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         end = time.monotonic() + PATIENCE_S
@@ -57,6 +96,7 @@ class Victim:
             assert self._process.stdout is not None
             lines = [self._process.stdout.readline().decode() for _ in range(2)]
             self.token = lines[1].split()[-1]
+        begun.touch()
 
     def _is_ready(self) -> bool:
         try:
@@ -68,7 +108,8 @@ class Victim:
     def end(self, how: signal.Signals = signal.SIGKILL) -> str:
         """End it; what it said on standard error."""
         assert self._process is not None
-        self._process.send_signal(how)
+        if self._process.poll() is None:
+            self._process.send_signal(how)
         return self._process.communicate(timeout=PATIENCE_S)[1].decode()
 
     def store(self) -> Store:
@@ -89,6 +130,7 @@ class World:
         self.folder, self.hub = folder, hub
         self.versions = {path.stem: path for path in versions}
         self.digests = {name: digest_of(path) for name, path in self.versions.items()}
+        self.new = iter(self.versions)
         self.pushed: set[str] = set()
         self.bad: list[BaseException] = []
 
@@ -99,6 +141,15 @@ class World:
         words = Description(tags=["latest"])
         self.machine("author").push(self.versions[name], f"{MODEL}:{name}", description=words)
         self.pushed.add(name)
+
+    def push_until_death(self) -> bool:
+        """Push new versions, of which nothing is there yet; whether the hub died of it."""
+        for name in self.new:
+            try:
+                self.push(name)
+            except LimosaError:
+                return True
+        return False
 
     def pull(self, name: str, output: Path, machine: str) -> None:
         self.machine(machine).pull(f"{MODEL}:{name}", output)
@@ -115,11 +166,8 @@ class World:
 
     def under_way(self, chance: random.Random, number: int) -> list[threading.Thread]:
         """Begin some of all that goes on at a hub."""
-        left = [name for name in self.versions if name not in self.pushed]
         there = sorted(self.pushed)
-        work = [(self.collect, ())]
-        if left:
-            work.append((self.push, (left[0],)))
+        work = [(self.collect, ()), (self.push, (next(self.new),))]
         if there:
             out = self.folder / f"pulled-{number}.safetensors"
             work.append((self.pull, (chance.choice(there), out, f"edge-{number}")))
@@ -160,17 +208,25 @@ class World:
 def test_a_hub_that_is_killed_keeps_what_it_said(tmp_path):
     chance = random.Random(6)
     hub = Victim(tmp_path / "hub")
-    world = World(tmp_path, hub, line(tmp_path, VERSIONS, rows=400))
-    for number in range(KILLS):
-        hub.start()
-        threads = world.under_way(chance, number)
-        time.sleep(chance.uniform(0.0, 0.7))
+    world = World(tmp_path, hub, line(tmp_path, VERSIONS, rows=200))
+    died = 0
+    moments = [*[0] * KILLS, *range(1, STEPS + 1)]
+    chance.shuffle(moments)
+    for number, steps in enumerate(moments):
+        hub.start(steps)
+        threads: list[threading.Thread] = []
+        if steps:
+            died += world.push_until_death()
+        else:
+            threads = world.under_way(chance, number)
+            time.sleep(chance.uniform(0.0, 0.7))
         hub.end()
         for thread in threads:
             thread.join(PATIENCE_S)
             assert not thread.is_alive(), "somebody waits for a dead hub"
         hub.let_hours_pass()
         world.check_what_is_left()
+    assert died == STEPS
     assert world.pushed, "the hub never lived long enough to be tested"
 
     hub.start()
