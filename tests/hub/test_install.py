@@ -50,10 +50,10 @@ MODEL = "team/detector"
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory, kept):
     """A hub with v1, v2 and v3, the files of which lie beside it; tests only read from it."""
     folder = tmp_path_factory.mktemp("shop")
-    with running_hub(folder / "hub") as server:
+    with running_hub(folder / "hub", **kept()) as server:
         author = Machine(folder / "author", server.url, server.admin_token)
         paths = line(folder)
         for path in paths:

@@ -32,8 +32,8 @@ MODEL = "team/detector"
 
 
 @pytest.fixture
-def hub(tmp_path):
-    with running_hub(tmp_path / "hub") as server:
+def hub(tmp_path, kept):
+    with running_hub(tmp_path / "hub", **kept()) as server:
         yield server
 
 

@@ -15,13 +15,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 _USER = "limosa"
 _PATIENCE_S = 60
+_BUCKETS = itertools.count(1)
 # The S3 ends when this process does, however it does: its standard input is closed then.
 _MOTO = """
 import sys
@@ -173,9 +174,14 @@ def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def s3_bucket(s3_url: str, request: pytest.FixtureRequest) -> str:
+def s3_bucket(s3_url: str) -> str:
     """The url, for BlobStore.open, of a new and empty bucket."""
-    name = f"test-{abs(hash(request.node.nodeid)) % 2**32}-{time.monotonic_ns()}"
+    return new_bucket(s3_url)
+
+
+def new_bucket(s3_url: str) -> str:
+    """The url, for BlobStore.open, of a new and empty bucket."""
+    name = f"test-{next(_BUCKETS)}-{time.monotonic_ns()}"
     make = urllib.request.Request(f"{s3_url}/{name}", method="PUT")
     with urllib.request.urlopen(make, timeout=_PATIENCE_S):
         pass
@@ -183,6 +189,19 @@ def s3_bucket(s3_url: str, request: pytest.FixtureRequest) -> str:
         f"s3://{name}?endpoint={s3_url}&region=us-east-1"
         "&access_key_id=of-the-tests&secret_access_key=of-the-tests"
     )
+
+
+@pytest.fixture(scope="session", params=["sqlite and a folder", "postgresql and s3"])
+def kept(request: pytest.FixtureRequest) -> Callable[[], dict[str, str]]:
+    """Settings for a new hub's database and blobs: a test that asks for it runs on both kinds."""
+    if request.param == "sqlite and a folder":
+        return dict
+    postgres, s3_url = (request.getfixturevalue(name) for name in ("postgres", "s3_url"))
+
+    def new() -> dict[str, str]:
+        return {"database": postgres.url(postgres.new_database()), "blobs": new_bucket(s3_url)}
+
+    return new
 
 
 @pytest.fixture

@@ -151,27 +151,22 @@ def names_of(held: Sequence[Held]) -> list[str]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """One process at a time; gives whether it had to wait. A killed one holds nothing up."""
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time. A killed one holds nothing up."""
     with path.open("w") as lock:
-        waited = False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waited = True
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield waited
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
-def alone(cache: Path, what: str) -> Iterator[bool]:
+def alone(cache: Path, what: str) -> Iterator[None]:
     """One process of this user at a time with an output, or with what is fetched or sent of a
-    version; gives whether it had to wait."""
+    version."""
     folder = cache / "locks"
     folder.mkdir(exist_ok=True)
     name = hashlib.sha256(os.fsencode(what)).hexdigest()[:32]
-    with locked(folder / name) as waited:
-        yield waited
+    with locked(folder / name):
+        yield
 
 
 def stamp_of(path: Path) -> str:

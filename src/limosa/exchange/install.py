@@ -197,11 +197,11 @@ class _Puller:
         target = plan["want"]["digest"]
         if here is not None and here.digest == target:
             return self._done(inventory, plan, 0, (here.state, here.form))
-        with alone(self.places.make_cache(), target) as waited:
-            if waited and not self.wishes.whole:
-                # Whoever was at it has left a model to copy.
-                held = inventory.all()
-                plan = self._plan(want, held)
+        with alone(self.places.make_cache(), target):
+            now = [] if self.wishes.whole else inventory.all()
+            if now != held:
+                # Whoever was at it meanwhile has left a model to copy.
+                held, plan = now, self._plan(want, now)
             return self._try(inventory, want, plan, held)
 
     def _try(
