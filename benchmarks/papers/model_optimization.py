@@ -222,18 +222,19 @@ def alone(subject: Subject) -> list[Row]:
 
 
 def recipes(subject: Subject, shares: tuple[float, ...] = (0.85, 0.95)) -> list[Row]:
-    """Prune, train, round, train; then a search within the same bytes, for comparison."""
+    """Prune in steps, train, round, train; then a search in twice the bytes, to compare."""
     epochs = max(1, int(subject.epochs))
     rows = []
     for share in shares:
-        recipe = Recipe(
-            [
-                Stage(
-                    "prune", optimize.SaliencyPruning(share), Training(2 * epochs, 2e-3, "first")
-                ),
-                Stage("round", optimize.LinearRounding(4), Training(epochs, 5e-4, "first")),
-            ]
-        )
+        # In steps: what goes at once, all layers together, may take a whole layer with it.
+        again = Training(epochs, 2e-3, "first")
+        steps = optimize.GradualPruning(optimize.MagnitudePruning(share), steps=3).sparsities()
+        pruned = [
+            Stage(f"{sparsity:.0%}", optimize.MagnitudePruning(sparsity), again)
+            for sparsity in steps
+        ]
+        rounded = Stage("round", optimize.LinearRounding(4), Training(epochs, 5e-4, "first"))
+        recipe = Recipe([*pruned, rounded])
         small = recipe.run(subject.model, subject.context, batches=subject.all_batches())
         rows.append(subject.ours(f"recipe: {share:.0%} pruned, 4 bits", small))
 
