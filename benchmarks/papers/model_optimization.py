@@ -32,6 +32,7 @@ from limosa.torch.optimize.recipe import Recipe, Stage, Training
 
 _EPOCHS = 12
 _ROUNDS = 15
+_NETWORKS = ("vgg-small", "tiny-resnet", "vgg-medium")
 
 
 @dataclass(frozen=True)
@@ -269,9 +270,12 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=_NETWORKS)
+    parser.add_argument(
+        "--quick", action="store_true", help="a small network, trained for a moment"
+    )
     options = parser.parse_args()
-    names = ("vgg-tiny",) if options.quick else ("tiny-resnet", "vgg-small", "vgg-medium")
+    names = ("vgg-tiny",) if options.quick else options.networks
     epochs = 2 if options.quick else _EPOCHS
     torch.set_num_threads(1)
     images, rows, entropies = digits(), [], {}
@@ -283,7 +287,9 @@ def main() -> None:
                 rows.append(row)
                 print(f"  {row.way}: {row.nbytes:,} bytes, {row.accuracy:.1f} %", flush=True)
         entropies[name] = entropy_row(subject)
-    write(options.out, rows, entropies)
+        # After each network: a run that is cut off leaves what it has.
+        write(options.out, rows, entropies)
+    print((options.out / "model_optimization.md").read_text(encoding="utf-8"))
 
 
 def write(out: Path, rows: list[Row], entropies: dict[str, tuple[float, int, float]]) -> None:
@@ -309,7 +315,6 @@ def write(out: Path, rows: list[Row], entropies: dict[str, tuple[float, int, flo
         mine = [row for row in rows if row.network == name]
         lines += [f"## {name}", "", *_table(mine), "", *_verdicts(mine, entropies[name]), ""]
     (out / "model_optimization.md").write_text("\n".join(lines), encoding="utf-8")
-    print("\n".join(lines))
 
 
 def _table(rows: list[Row]) -> list[str]:
