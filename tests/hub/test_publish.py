@@ -326,3 +326,14 @@ def test_bytes_that_change_on_their_way_are_sent_again(tmp_path, author, monkeyp
     monkeypatch.setattr(client, "content_digest", lambda found: next(wrong, right(found)))
     assert author.push(v1, f"{MODEL}:v1").sent > 0
     assert next(wrong, None) is None
+
+
+def test_what_a_push_left_that_was_killed_after_the_hub_had_it_goes_with_the_next(tmp_path, author):
+    path = line(tmp_path, 1)[0]
+    author.push(path, f"{MODEL}:v1")
+    uploads = author.home / "cache" / "uploads"
+    digest = author.client().version(MODEL, "v1")["digest"]
+    (uploads / f"{digest[:32]}-{'0' * 32}.limosa").write_bytes(b"left")
+    (uploads / "of-another-model.limosa").write_bytes(b"left")
+    assert author.push(path, f"{MODEL}:v1").known
+    assert [one.name for one in uploads.iterdir()] == ["of-another-model.limosa"]

@@ -133,6 +133,7 @@ def push(
         _check_free(reference, held, versions)
         if held.digest in [one["digest"] for one in versions]:
             _name(client, reference, held, words)
+            _drop_blobs(places, held)
             _note(client, inventory, held, reference)
             return PushResult(str(reference), held.digest, "", 0, 0, raw, True)
         chosen = _choose(model, held, versions, inventory, bases, threads, limits)
@@ -143,6 +144,7 @@ def push(
         if not blob.exists():
             _encode(model, blob, chosen, layers, threads, limits, told)
         nbytes, sent = _send(client, reference, held, state, blob, words, told)
+        _drop_blobs(places, held)
         _note(client, inventory, held, reference)
     names = {one["state"]: one["name"] for one in versions if state}
     base = names.get(state, state)
@@ -181,7 +183,13 @@ def _note(client: HubClient, inventory: Inventory, held: Held, reference: Refere
 def _blob_name(held: Held, base: str, layers: Sequence[Quality]) -> str:
     # Another limosa may encode otherwise.
     key = f"{__version__} {held.digest} {base} {list(map(str, layers))}"
-    return hashlib.sha256(key.encode()).hexdigest() + ".limosa"
+    return f"{held.digest[:32]}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.limosa"
+
+
+def _drop_blobs(places: Places, held: Held) -> None:
+    """What earlier pushes of the model left, killed before or just after the hub had it."""
+    for left in _uploads(places).glob(f"*{held.digest[:32]}-*"):
+        left.unlink(missing_ok=True)
 
 
 def _name(client: HubClient, reference: Reference, held: Held, words: Description) -> None:
