@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from limosa.errors import ConfigError
+from limosa.torch.optimize.gradients import mean_gradients
 from limosa.torch.optimize.technique import (
     Change,
     Context,
@@ -143,23 +144,9 @@ class SaliencyPruning(MagnitudePruning):
         self, model: nn.Module, layers: Sequence[Layer], context: Context
     ) -> dict[str, torch.Tensor]:
         """How much the loss changes without each weight."""
-        if context.loss is None:
-            raise ConfigError("saliency needs batches and a loss", where="Context")
-        sums = {layer.name: torch.zeros_like(layer.weight) for layer in layers}
-        count = 0
-        for batch in context.batches:
-            model.zero_grad(set_to_none=True)
-            context.loss(model, batch).backward()  # type: ignore[no-untyped-call]
-            count += 1
-            for layer in layers:
-                if layer.weight.grad is not None:
-                    grad = layer.weight.grad
-                    sums[layer.name] += grad if self.order == 1 else grad.square()
-        model.zero_grad(set_to_none=True)
-        if not count:
-            raise ConfigError("saliency needs batches", where="Context", found="none")
+        means = mean_gradients(model, layers, context, "saliency", squared=self.order == 2)
         with torch.no_grad():
-            return {layer.name: self._score(layer, sums[layer.name] / count) for layer in layers}
+            return {layer.name: self._score(layer, means[layer.name]) for layer in layers}
 
     def _score(self, layer: Layer, mean: torch.Tensor) -> torch.Tensor:
         weight = layer.weight.detach()

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from limosa.errors import ConfigError
+from limosa.torch.optimize.gradients import mean_gradients
 from limosa.torch.optimize.low_rank import LowRank
 from limosa.torch.optimize.pruning import MagnitudePruning
 from limosa.torch.optimize.rounding import LinearRounding
@@ -105,7 +106,9 @@ class Search(Technique):
             raise ConfigError("no layer can be changed", where="Search")
         self.before = metric(model)
         self._fine: dict[tuple[str, float, int], list[Option]] = {}
-        self._curvature = curvature = fisher(model, self._layers, context)
+        self._curvature = curvature = mean_gradients(
+            model, self._layers, context, "a search", squared=True
+        )
         self._options = {
             layer.path: self._ways(layer, curvature[layer.name]) for layer in self._layers
         }
@@ -303,29 +306,6 @@ def treat(module: nn.Module, choice: Option) -> nn.Module:
     if choice.sparsity:
         model = MagnitudePruning(choice.sparsity, scope="layer").apply(model).model
     return LinearRounding(choice.bits).apply(model).model
-
-
-def fisher(model: nn.Module, layers: Sequence[Layer], context: Context) -> dict[str, torch.Tensor]:
-    """The mean squared gradient of each weight.
-
-    Raises:
-        ConfigError: the context has no batches, or no loss.
-    """
-    if context.loss is None:
-        raise ConfigError("a search needs batches and a loss", where="Context")
-    sums = {layer.name: torch.zeros_like(layer.weight) for layer in layers}
-    count = 0
-    for batch in context.batches:
-        model.zero_grad(set_to_none=True)
-        context.loss(model, batch).backward()  # type: ignore[no-untyped-call]
-        count += 1
-        for layer in layers:
-            if layer.weight.grad is not None:
-                sums[layer.name] += layer.weight.grad.square()
-    model.zero_grad(set_to_none=True)
-    if not count:
-        raise ConfigError("a search needs batches", where="Context", found="none")
-    return {name: one / count for name, one in sums.items()}
 
 
 #: Of a file without tensors; that of several is there once.

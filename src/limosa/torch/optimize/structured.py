@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from limosa.errors import ConfigError, MissingExtraError
+from limosa.torch.optimize.gradients import backward_passes
 from limosa.torch.optimize.technique import (
     Change,
     Context,
@@ -78,7 +79,8 @@ class StructuredPruning(Technique):
         frozen = [*others, *_outputs_of(tp, model, context)]
         pruner = self._pruner(tp, model, context, frozen)
         if self.importance == "data":
-            _gather_gradients(model, context)
+            for _ in backward_passes(model, context, "importance by data", add_up=True):
+                pass  # the pruner reads what they left
         gone = _prune(pruner, model)
         model.zero_grad(set_to_none=True)
         changes = [
@@ -178,15 +180,3 @@ def _prune(pruner: Any, model: nn.Module) -> dict[str, tuple[int, ...]]:
                 gone.setdefault(paths[id(target)], []).extend(map(int, places))
         group.prune()
     return {path: tuple(sorted(set(places))) for path, places in gone.items()}
-
-
-def _gather_gradients(model: nn.Module, context: Context) -> None:
-    if context.loss is None:
-        raise ConfigError("importance by data needs batches and a loss", where="Context")
-    model.zero_grad(set_to_none=True)
-    count = 0
-    for batch in context.batches:
-        context.loss(model, batch).backward()  # type: ignore[no-untyped-call]
-        count += 1
-    if not count:
-        raise ConfigError("importance by data needs batches", where="Context", found="none")
