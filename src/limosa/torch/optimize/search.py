@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +21,7 @@ from limosa.torch.optimize.gradients import mean_gradients
 from limosa.torch.optimize.low_rank import LowRank
 from limosa.torch.optimize.pruning import MagnitudePruning
 from limosa.torch.optimize.rounding import LinearRounding
-from limosa.torch.optimize.technique import Context, Layer, Technique, guard
+from limosa.torch.optimize.technique import Context, Layer, guard, split_layers, why_not
 from limosa.torch.tensors import load, save
 
 SPARSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -75,7 +74,7 @@ class Found:
     after: float
 
 
-class Search(Technique):
+class Search:
     """Finds how to treat each layer.
 
     Args:
@@ -99,9 +98,9 @@ class Search(Technique):
         exclude: str = "",
         ranks: bool = True,
     ) -> None:
-        self.only, self.exclude, self._ranks = only, exclude, ranks
+        self._ranks = ranks
         self._model, self._context, self._metric = model, context, metric
-        self._layers, self.refused = self._split(model)
+        self._layers, self.refused = split_layers(model, only, exclude, why_not)
         if not self._layers:
             raise ConfigError("no layer can be changed", where="Search")
         self.before = metric(model)
@@ -293,9 +292,6 @@ class Search(Technique):
         return Found(
             twin, dict(choices), predicted, len(data), data, self.before, self._metric(twin)
         )
-
-    def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Any:
-        raise NotImplementedError("a search has within() and down_to()")
 
 
 def treat(module: nn.Module, choice: Option) -> nn.Module:

@@ -146,42 +146,11 @@ class Technique(ABC):
 
     def _split(self, model: nn.Module) -> tuple[list[Layer], list[Refusal]]:
         """The layers that may be changed, and why others may not."""
-        tied = {
-            name: spot.owners[0][2]
-            for spot in spots_of(model)
-            if len(spot.owners) > 1
-            for _, _, name in spot.owners
-        }
-        good, refused = [], []
-        for path, module in model.named_modules():
-            if not isinstance(module, (*_LAYERS, *_RECURRENT)):
-                continue
-            if self.only and not re.search(self.only, path):
-                continue
-            if self.exclude and re.search(self.exclude, path):
-                continue
-            layer = Layer(path, module, f"{path}.weight" if path else "weight")
-            why = self._why_not(layer, tied)
-            if why:
-                refused.append(Refusal(path, why))
-            else:
-                good.append(layer)
-        return good, refused
+        return split_layers(model, self.only, self.exclude, self._why_not)
 
     def _why_not(self, layer: Layer, tied: dict[str, str]) -> str:
         """Why a layer cannot be changed; "" if it can."""
-        if isinstance(layer.module, _RECURRENT):
-            return "a recurrent layer"
-        weight = getattr(layer.module, "weight", None)
-        if not isinstance(weight, nn.Parameter):
-            return "its weight is no parameter: quantized or re-parameterised already"
-        if not weight.is_floating_point():
-            return f"its weight is {weight.dtype}"
-        if not bool(weight.isfinite().all()):
-            return "its weight has NaN or an infinity"
-        if layer.name in tied:
-            return f"its weight is tied to {tied[layer.name]}"
-        return ""
+        return why_not(layer, tied)
 
     @abstractmethod
     def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
@@ -190,6 +159,52 @@ class Technique(ABC):
     def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
         """What the result should compute, in the old architecture."""
         return done.model
+
+
+def split_layers(
+    model: nn.Module,
+    only: str,
+    exclude: str,
+    why_not: Callable[[Layer, dict[str, str]], str],
+) -> tuple[list[Layer], list[Refusal]]:
+    """The layers that may be changed, and why others may not."""
+    tied = {
+        name: spot.owners[0][2]
+        for spot in spots_of(model)
+        if len(spot.owners) > 1
+        for _, _, name in spot.owners
+    }
+    good, refused = [], []
+    for path, module in model.named_modules():
+        if not isinstance(module, (*_LAYERS, *_RECURRENT)):
+            continue
+        if only and not re.search(only, path):
+            continue
+        if exclude and re.search(exclude, path):
+            continue
+        layer = Layer(path, module, f"{path}.weight" if path else "weight")
+        why = why_not(layer, tied)
+        if why:
+            refused.append(Refusal(path, why))
+        else:
+            good.append(layer)
+    return good, refused
+
+
+def why_not(layer: Layer, tied: dict[str, str]) -> str:
+    """Why a layer cannot be changed; "" if it can."""
+    if isinstance(layer.module, _RECURRENT):
+        return "a recurrent layer"
+    weight = getattr(layer.module, "weight", None)
+    if not isinstance(weight, nn.Parameter):
+        return "its weight is no parameter: quantized or re-parameterised already"
+    if not weight.is_floating_point():
+        return f"its weight is {weight.dtype}"
+    if not bool(weight.isfinite().all()):
+        return "its weight has NaN or an infinity"
+    if layer.name in tied:
+        return f"its weight is tied to {tied[layer.name]}"
+    return ""
 
 
 @torch.no_grad()
