@@ -6,14 +6,12 @@ import json
 import logging
 import os
 import shutil
-import threading
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from limosa.errors import ConfigError, MissingExtraError
+from limosa.hub.in_thread import InThread
 from limosa.hub.server.settings import HubSettings
 from limosa.hub.sockets import listen, url_of
 
@@ -99,7 +97,7 @@ def drop_leftovers(settings: HubSettings) -> None:
             left.unlink(missing_ok=True)
 
 
-class HubServer:
+class HubServer(InThread):
     """A hub that serves until told to stop; as a context, in a thread of its own.
 
     Args:
@@ -122,8 +120,7 @@ class HubServer:
         self.hub = open_hub(replace(settings, folder=settings.folder.resolve()))
         self.admin_token = self.hub.store.first_token()
         config = uvicorn.Config(make_app(self.hub), backlog=_BACKLOG, **_uvicorn_settings())
-        self._server = uvicorn.Server(config)
-        self._thread: threading.Thread | None = None
+        super().__init__(uvicorn.Server(config), "limosa-hub", "the hub")
 
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM, then let what is under way end."""
@@ -133,27 +130,3 @@ class HubServer:
         """Take nothing new, let what is under way end; from any thread."""
         self.hub.stopping = True
         self._server.should_exit = True
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has served and then stopped as it should."""
-        return self._server.started and self._server.should_exit and not self._server.force_exit
-
-    def __enter__(self) -> HubServer:
-        self._thread = threading.Thread(target=self.run, name="limosa-hub", daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            if not self._thread.is_alive():
-                raise ConfigError("the hub did not start")
-            time.sleep(0.005)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-        if self._thread is not None:
-            self._thread.join()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from types import FrameType, TracebackType
+from types import FrameType
 
-from limosa.errors import ConfigError, MissingExtraError
+from limosa.errors import MissingExtraError
 from limosa.exchange.feature_service.http import make_app
 from limosa.exchange.feature_service.service import FeatureService
+from limosa.hub.in_thread import InThread
 from limosa.hub.sockets import listen, url_of
 
 try:
@@ -23,7 +22,7 @@ except ModuleNotFoundError:
 _SPARE = 64
 
 
-class Server:
+class Server(InThread):
     """Serves features until told to stop; as a context, in a thread of its own.
 
     Args:
@@ -61,8 +60,8 @@ class Server:
             access_log=False,
             server_header=False,
         )
-        self._server = _Uvicorn(config, service)
-        self._thread: threading.Thread | None = None
+        self._uvicorn = _Uvicorn(config, service)
+        super().__init__(self._uvicorn, "limosa-features", "the service")
 
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM, then let what is under way end."""
@@ -70,31 +69,7 @@ class Server:
 
     def stop(self) -> None:
         """Take nothing new, let what is under way end; from any thread."""
-        self._server.finish()
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has served and then stopped as it should, nothing left under way."""
-        return self._server.started and self._server.should_exit and not self._server.force_exit
-
-    def __enter__(self) -> Server:
-        self._thread = threading.Thread(target=self.run, name="limosa-features", daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            if not self._thread.is_alive():
-                raise ConfigError("the service did not start")
-            time.sleep(0.005)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-        if self._thread is not None:
-            self._thread.join()
+        self._uvicorn.finish()
 
 
 class _Uvicorn(uvicorn.Server):
