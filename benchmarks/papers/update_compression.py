@@ -4,7 +4,9 @@
 
 trains VGG-small on 120 digits, refines it on 4 000 by each method, sends the update, rebuilds it
 and tests what was rebuilt, five seeds each: the numbers to reach. ``--figures 4 5 6`` adds
-the other networks and settings of these. What is done is kept in ``--cache`` and not done again.
+the other networks and settings of these. What is done is kept in ``--cache`` and not done again;
+``--add`` also keeps rows of the table in ``--out`` that this run does not measure, so that with
+``--no-table`` a figure can be added to it on another day.
 The paper's own images: ``--cifar FILE.npz`` with ``x`` (n, 3, 32, 32) and ``y``. ``--quick``: a
 minute's worth, to see that everything runs.
 """
@@ -21,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.finetune import default_cache
-from benchmarks.papers.updates import plots, report, settings, speed
+from benchmarks.papers.updates import plots, report, settings, speed, summary
 from benchmarks.papers.updates.runs import Result, Store, run_all, with_seeds
 
 
@@ -36,16 +38,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _run(wanted, store, options)
         results = [store.results[setting.key] for setting in wanted]
     options.out.mkdir(parents=True, exist_ok=True)
+    rows = summary.rows_of(results)
+    if options.add:
+        rows = summary.together(report.read(options.out), rows)
     seconds = speed.measure(("vgg-medium",) if options.quick else ("vgg-medium", "resnet-18"))
-    report.write(options.out, results, seconds, with_digits=options.cifar is None)
-    plots.draw(options.out, results)
+    report.write(options.out, rows, seconds, with_digits=options.cifar is None)
+    plots.draw(options.out, rows)
     print((options.out / "update_compression.md").read_text(encoding="utf-8"))
 
 
 def _wanted(options: argparse.Namespace) -> list[settings.Setting]:
     if options.quick:
         return with_seeds(settings.quick(), 1)
-    wanted = with_seeds(settings.table(), options.seeds)
+    wanted = [] if options.no_table else with_seeds(settings.table(), options.seeds)
     rows = [row for number in options.figures for row in settings.FIGURES[number]()]
     return wanted + with_seeds(rows, min(3, options.seeds))
 
@@ -74,6 +79,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--figures", type=int, nargs="+", choices=settings.FIGURES, default=[], help="in full"
     )
+    parser.add_argument("--no-table", action="store_true", help="only the figures")
+    parser.add_argument("--add", action="store_true", help="to the table that --out has")
     parser.add_argument("--quick", action="store_true")
     return parser.parse_args(arguments)
 

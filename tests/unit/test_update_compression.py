@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+from benchmarks.papers.updates import report, summary
 
 
 def test_the_quick_form_writes_all(tmp_path: Path, repository: Path):
@@ -21,3 +24,15 @@ def test_the_quick_form_writes_all(tmp_path: Path, repository: Path):
         assert row in page
     assert len((tmp_path / "update_compression.csv").read_text().splitlines()) > 10
     assert (tmp_path / "update_compression_vgg-small.png").stat().st_size > 10_000
+
+
+def test_figures_are_added_to_an_earlier_table(repository: Path, tmp_path: Path):
+    rows = report.read(repository / "docs/results")
+    assert len(rows) > 100
+    report.write(tmp_path, rows, {"vgg-medium": 0.1, "resnet-18": 1.0})
+    assert report.read(tmp_path) == rows
+    first, *others = rows
+    fewer, more = replace(first, runs=1, nbytes=1.0), replace(first, runs=99, nbytes=2.0)
+    other = replace(first, network="new")
+    assert summary.together(rows, [fewer]) == rows
+    assert summary.together(rows, [more, other]) == [more, *others, other]

@@ -12,8 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from benchmarks.papers.updates.runs import Result
-from benchmarks.papers.updates.summary import FINE, Row, rows_of
+from benchmarks.papers.updates.summary import FINE, Row
 
 MARKERS = {
     "KA": "o", "ML": "s", "LRA": "^", "LRU": "v", "RM": "x", "FP": "P", "difference": "*",
@@ -25,9 +24,8 @@ _SHOWN = 6.0
 Size = Callable[[Row], float]
 
 
-def draw(out: Path, results: Sequence[Result]) -> None:
+def draw(out: Path, rows: Sequence[Row]) -> None:
     """Write a picture for each network, and figure 6 if it was run."""
-    rows = rows_of(results)
     for network in dict.fromkeys(row.network for row in rows):
         _sizes(out / f"update_compression_{network}.png", rows, network)
     later = [row for row in rows if row.first != 120 and row.step == FINE and row.nbytes]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.papers.updates import summary
-from benchmarks.papers.updates.runs import Result
 from benchmarks.papers.updates.summary import Row
 from limosa.torch import refine
 
@@ -55,16 +54,28 @@ DIFFERENT = """
 
 
 def write(
-    out: Path, results: Sequence[Result], seconds: dict[str, float], *, with_digits: bool = True
+    out: Path, rows: Sequence[Row], seconds: dict[str, float], *, with_digits: bool = True
 ) -> None:
     """Write ``update_compression.md`` and ``.csv``."""
-    rows = summary.rows_of(results)
     with (out / f"{NAME}.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         names = [field.name for field in fields(Row)]
         table.writerow(names)
         table.writerows([_plain(getattr(row, name)) for name in names] for row in rows)
     (out / f"{NAME}.md").write_text(render(rows, seconds, with_digits), encoding="utf-8")
+
+
+def read(out: Path) -> list[Row]:
+    """The rows that :func:`write` wrote; none where there is no such file."""
+    path = out / f"{NAME}.csv"
+    if not path.exists():
+        return []
+    kinds = {"str": str, "int": int, "float": float}
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            Row(**{field.name: kinds[str(field.type)](line[field.name]) for field in fields(Row)})
+            for line in csv.DictReader(file)
+        ]
 
 
 def _plain(value: object) -> object:

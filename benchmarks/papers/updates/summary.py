@@ -62,6 +62,18 @@ def rows_of(results: Iterable[Result]) -> list[Row]:
     return [row for group in groups.values() for row in _rows(group)]
 
 
+def together(earlier: Sequence[Row], now: Sequence[Row]) -> list[Row]:
+    """Rows of now and of an earlier run; of two of the same setting that of more runs."""
+    found: dict[tuple, Row] = {}
+    for row in (*earlier, *now):
+        key = (
+            row.network, row.family, row.value, row.lam, row.step, row.first, row.epochs,
+        )  # fmt: skip
+        if key not in found or row.runs >= found[key].runs:
+            found[key] = row
+    return list(found.values())
+
+
 def _rows(group: Sequence[Result]) -> Iterator[Row]:
     one = group[0]
     for number, point in enumerate(one["points"] or [{"step": 0.0, "bytes": 0}]):
