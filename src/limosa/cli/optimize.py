@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from limosa.exchange.recipe_file import RecipeFile
     from limosa.torch.optimize.export import Exported
     from limosa.torch.optimize.recipe import Row
+    from limosa.torch.optimize.training import Progress
 
 
 @click.command("optimize", short_help="Make a model smaller before it is sent, by a recipe.")
@@ -65,13 +68,15 @@ def command(
     if budget is not None and max_drop is not None:
         raise click.UsageError("--budget and --max-drop exclude each other.")
     read = read_recipe(recipe, stages=budget is None and max_drop is None)
-    model = read.recipe.run(
-        read.model, read.context, batches=read.batches, metric=read.metric,
-        folder=output / "stages", progress=lambda text: click.echo(f"{text} …", err=True),
-    )  # fmt: skip
+    with epochs_bar() as progress:
+        model = read.recipe.run(
+            read.model, read.context, batches=read.batches, metric=read.metric,
+            folder=output / "stages", progress=progress,
+        )  # fmt: skip
+    data = read.recipe.data
     if budget is not None or max_drop is not None:
-        model = search(read, model, budget, max_drop)
-    files = export(model, output, read.export, read.context)
+        model, data = search(read, model, budget, max_drop)
+    files = export(model, output, read.export, read.context, data=data)
     rows = read.recipe.rows
     write_table(rows, output / "stages.csv")
     if plot:
@@ -87,15 +92,53 @@ def command(
         show(rows, files)
 
 
+@contextmanager
+def epochs_bar() -> Iterator[Progress]:
+    """A bar for each stage, by its epochs, on a terminal; elsewhere a line for each stage."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield lambda stage, done, total: None if done else click.echo(f"{stage} …", err=True)
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: list[progress.TaskID] = []
+
+        def end() -> None:
+            for task in tasks[-1:]:
+                total = bar.tasks[-1].total or 1
+                bar.update(task, total=total, completed=total)
+
+        def report(stage: str, done: int, total: int) -> None:
+            if done:
+                bar.update(tasks[-1], completed=done, total=total)
+                return
+            end()
+            tasks.append(bar.add_task(stage, total=total or None))
+
+        yield report
+        end()
+
+
 def search(
     read: RecipeFile, model: nn.Module, budget: str | None, max_drop: float | None
-) -> nn.Module:
+) -> tuple[nn.Module, bytes]:
     """Choose sparsities, bits and ranks of all layers together; a row more.
 
     Raises:
         ConfigError: the recipe names no metric, or the budget cannot be had.
     """
     import time
+    from dataclasses import replace
 
     from limosa.codec.quality import parse_size
     from limosa.errors import ConfigError
@@ -112,11 +155,11 @@ def search(
         if budget is not None
         else found.down_to(max_drop or 0.0)
     )
-    measures = measure(best.model, read.context, metric=read.metric)
+    measures = replace(measure(best.model, read.context), nbytes=best.nbytes, metric=best.after)
     refused = tuple(f"{one.layer}: {one.why}" for one in found.refused)
     seconds = time.monotonic() - started
     read.recipe.rows.append(Row("search", **asdict(measures), seconds=seconds, refused=refused))
-    return best.model
+    return best.model, best.data
 
 
 def write_table(rows: list[Row], path: Path) -> None:

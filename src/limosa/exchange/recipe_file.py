@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from limosa.codec.config import Lossless
 from limosa.errors import ConfigError, MissingExtraError
 from limosa.exchange.feature_service.naming import find, find_model
 from limosa.exchange.qualities import parse_quality
 from limosa.files import read
 from limosa.torch import load_file, optimize
 from limosa.torch.dtypes import from_tensor
-from limosa.torch.optimize.recipe import Metric, Recipe, Stage, Training
+from limosa.torch.optimize.recipe import Metric, Recipe, Stage
+from limosa.torch.optimize.training import Training
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,13 +31,36 @@ else:
     except ModuleNotFoundError:
         raise MissingExtraError.for_extra("optimize", "a recipe") from None
 
-_TECHNIQUES: dict[str, Callable[..., Any]] = {
-    "prune": optimize.MagnitudePruning,
-    "prune-by-saliency": optimize.SaliencyPruning,
-    "prune-structure": optimize.StructuredPruning,
-    "low-rank": optimize.LowRank,
-    "round": optimize.LinearRounding,
-    "round-to-codebook": optimize.CodebookRounding,
+
+def _gradual(*, steps: int = 4, start: float = 0.0, **settings: Any) -> optimize.GradualPruning:
+    return optimize.GradualPruning(optimize.MagnitudePruning(**settings), steps, start)
+
+
+def _student(*, model: str = "", **settings: Any) -> optimize.Student:
+    return optimize.Student(model=find_model(model) if model else None, **settings)
+
+
+def _encoding(*, quality: str = "near-lossless", effort: int = 5) -> optimize.Encoding:
+    if quality in ("near-lossless", "lossless"):
+        return optimize.Encoding(Lossless() if quality == "lossless" else None, effort)
+    return optimize.Encoding(parse_quality(quality))
+
+
+#: What a stage may do: how it is made, and what other settings it takes than the maker names.
+_TECHNIQUES: dict[str, tuple[Callable[..., Any], Any]] = {
+    "prune": (optimize.MagnitudePruning, None),
+    "prune-by-saliency": (optimize.SaliencyPruning, None),
+    "prune-gradually": (_gradual, optimize.MagnitudePruning),
+    "prune-structure": (optimize.StructuredPruning, None),
+    "prune-heads": (optimize.HeadPruning, None),
+    "low-rank": (optimize.LowRank, None),
+    "round": (optimize.LinearRounding, None),
+    "round-to-codebook": (optimize.CodebookRounding, None),
+    "round-calibrated": (optimize.CalibratedRounding, None),
+    "fold-norms": (optimize.BatchNormFolding, None),
+    "distil": (_student, optimize.Student),
+    "integer-kernels": (optimize.IntegerKernels, None),
+    "encode": (_encoding, None),
 }
 _TOP = {
     "model",
@@ -121,12 +147,13 @@ def _stage(found: Mapping[str, Any], where: str) -> Stage:
         raise ConfigError(
             "no technique", where=where, found=repr(kind), allowed=", ".join(_TECHNIQUES)
         )
-    return Stage(name, _made(_TECHNIQUES[kind], given, where), trained)
+    maker, like = _TECHNIQUES[kind]
+    return Stage(name, _made(maker, given, where, like), trained)
 
 
-def _made(kind: Callable[..., Any], given: Mapping[str, Any], where: str) -> Any:
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    _check_names(given, names, where)
+def _made(kind: Callable[..., Any], given: Mapping[str, Any], where: str, like: Any = None) -> Any:
+    names = {*signature(kind).parameters, *(signature(like).parameters if like else ())}
+    _check_names(given, names - {"settings", "inputs_of"}, where)
     try:
         return kind(**given)
     except TypeError as error:

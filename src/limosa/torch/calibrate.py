@@ -100,6 +100,7 @@ def calibrate(
     damping: float = 0.3,
     rate_weight: float = 0.0,
     tune: int = 0,
+    keep_zeros: bool = False,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress | bool | None = None,
@@ -140,6 +141,7 @@ def calibrate(
         tune: how often to go through the samples again, at the end, to let the parameters of at
             most one dimension (biases, norms; sent near-lossless in any case) make good what
             rounding did. The batches must be a sequence then.
+        keep_zeros: weights that are 0, as pruning leaves them, stay 0; others make good for them.
         seed: of the random draws; same seed, samples and machine, same result.
         checkpoint: a file that keeps what is done, so that the same call goes on after an
             interruption, or another call on the same samples need not look at them again;
@@ -178,12 +180,12 @@ def calibrate(
         views = views_of(work, keep)
         original = _tensors(work, views)
         identity = identity_of(original, f"1 {output} {seed} {sorted(views)}")
-        way = f"{damping} {rate_weight}"
+        way = f"{damping} {rate_weight}{' zeros' if keep_zeros else ''}"
         kept = Checkpoint(checkpoint, identity, way, _device(original))
         _collect(work, data, views, kept, seed, report)
         curve = Curve(
-            work, Layers(original, views, kept.found, damping), rate_weight, metric, kept,
-            lambda count: report(count, None, "searches"),
+            work, Layers(original, views, kept.found, damping, keep_zeros=keep_zeros),
+            rate_weight, metric, kept, lambda count: report(count, None, "searches"),
         )  # fmt: skip
         return _round(work, original, data, curve, goal, tune, report)
 

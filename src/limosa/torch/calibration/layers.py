@@ -49,6 +49,7 @@ class Layers:
         sums: of the samples. A tensor without any gradient is left as it is, for nothing is
             known about it; so is one that holds NaN or infinities.
         damping: as of :func:`limosa.torch.calibration.rounding.factor`.
+        keep_zeros: as of :func:`limosa.torch.calibration.rounding.round_levels`.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class Layers:
         views: Mapping[str, MatrixView],
         sums: FisherSums,
         damping: float,
+        *,
+        keep_zeros: bool = False,
     ) -> None:
-        self._tensors, self._views = tensors, views
+        self._tensors, self._views, self._keep_zeros = tensors, views, keep_zeros
         self._factors: dict[str, Factor] = {}
         for name, view in views.items():
             found = factor(sums.hessian(name, view), damping)
@@ -81,7 +84,7 @@ class Layers:
         step = unit / math.sqrt(known.sensitivity)
         step = short_step(min(max(step, SMALLEST_STEP), LARGEST_STEP))
         matrices = view.cut(tensor.detach()).to(known.upper.device)
-        levels = round_levels(matrices, known, step, rate_weight)
+        levels = round_levels(matrices, known, step, rate_weight, keep_zeros=self._keep_zeros)
         # As the decoder does it: an exact product, rounded once to F32 and once to the dtype.
         values = (view.join(levels).double() * step).float().to(tensor)
         return Rounded(values, step, entropy_bits(levels))

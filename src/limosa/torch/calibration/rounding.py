@@ -70,7 +70,12 @@ def _upper_of_inverse(matrix: torch.Tensor, added: float) -> torch.Tensor:
 
 
 def round_levels(
-    weights: torch.Tensor, factor: Factor, step: float, rate_weight: float = 0.0
+    weights: torch.Tensor,
+    factor: Factor,
+    step: float,
+    rate_weight: float = 0.0,
+    *,
+    keep_zeros: bool = False,
 ) -> torch.Tensor:
     """Round to levels, float32 integers of the shape of *weights*.
 
@@ -79,24 +84,35 @@ def round_levels(
         factor: of the Hessians of the groups.
         step: the distance between two levels.
         rate_weight: what a bit may cost, in units of the mean cost of an error of one step.
+        keep_zeros: weights that are 0 stay 0, and others make good what they were to have become
+            (SparseGPT, arXiv 2301.00774).
     """
-    levels = _round(weights, factor, step, None)
+    levels = _round(weights, factor, step, None, keep_zeros)
     if rate_weight > 0:
-        levels = _round(weights, factor, step, rate_weight * _code_lengths(levels))
+        prices = rate_weight * _code_lengths(levels)
+        levels = _round(weights, factor, step, prices, keep_zeros)
     return levels
 
 
 def _round(
-    weights: torch.Tensor, factor: Factor, step: float, prices: torch.Tensor | None
+    weights: torch.Tensor,
+    factor: Factor,
+    step: float,
+    prices: torch.Tensor | None,
+    keep_zeros: bool,
 ) -> torch.Tensor:
     order = factor.order[:, None, :].expand(weights.shape)
     left = weights.float().gather(2, order)
     levels = torch.empty_like(left)
+    zeros = left == 0 if keep_zeros else None
     columns = left.shape[2]
     for start in range(0, columns, BLOCK):
         block = slice(start, min(start + BLOCK, columns))
         upper = factor.upper[:, block, block]
-        levels[:, :, block], errors = _round_block(left[:, :, block], upper, factor, step, prices)
+        zero = None if zeros is None else zeros[:, :, block]
+        levels[:, :, block], errors = _round_block(
+            left[:, :, block], upper, factor, step, prices, zero
+        )
         left[:, :, block.stop :] -= errors @ factor.upper[:, block, block.stop :]
     # Not -0: decoders know no sign of a zero level.
     return torch.empty_like(levels).scatter_(2, order, levels + 0.0)
@@ -108,6 +124,7 @@ def _round_block(
     factor: Factor,
     step: float,
     prices: torch.Tensor | None,
+    zeros: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Levels and scaled errors (groups, rows, columns) of a few columns; spends *left*."""
     levels, errors = torch.empty_like(left), torch.empty_like(left)
@@ -116,6 +133,8 @@ def _round_block(
         level = exact.round().clamp(-MAX_LEVEL, MAX_LEVEL)
         if prices is not None:
             level = _cheapest(exact, level, pivot**-2 / factor.sensitivity, prices)
+        if zeros is not None:
+            level = level.masked_fill(zeros[:, :, column], 0.0)
         error = (exact - level) * step / pivot
         levels[:, :, column], errors[:, :, column] = level, error
         left[:, :, column + 1 :] -= error[:, :, None] * upper[:, column, None, column + 1 :]

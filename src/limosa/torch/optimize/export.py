@@ -17,8 +17,10 @@ from torch.utils._pytree import tree_flatten
 
 from limosa.errors import ConfigError, MissingExtraError
 from limosa.files import Restorer
+from limosa.files.atomic import AtomicFile
 from limosa.files.safetensors import bundle_from_tensors
 from limosa.torch.dtypes import to_tensor
+from limosa.torch.optimize.kernels import flat_state
 from limosa.torch.optimize.technique import Context
 from limosa.torch.tensors import save_file
 
@@ -47,6 +49,7 @@ def export(
     *,
     name: str = "model",
     tolerance: float = TOLERANCE,
+    data: bytes | None = None,
 ) -> list[Exported]:
     """Write a model in several forms, and run those that can be run.
 
@@ -57,6 +60,7 @@ def export(
         context: for the example inputs, which ``pt2`` and ``onnx`` need.
         name: of the files, without an ending.
         tolerance: of the differences.
+        data: the ``limosa`` file, where it is there already; None: without loss.
 
     Raises:
         ConfigError: a kind is unknown, the model cannot be exported so, or the file computes
@@ -71,7 +75,11 @@ def export(
     done = []
     for kind in kinds:
         path = folder / f"{name}.{kind}"
-        difference = _WRITERS[kind](twin, path, context)
+        difference = None
+        if kind == "limosa" and data is not None:
+            _write(path, data)
+        else:
+            difference = _WRITERS[kind](twin, path, context)
         if difference is not None and not difference <= tolerance:
             raise ConfigError(
                 "the file computes something else than the model", where=str(path),
@@ -82,8 +90,9 @@ def export(
 
 
 def _safetensors(model: nn.Module, path: Path, context: Context) -> None:
-    tensors = {name: to_tensor(name, one) for name, one in model.state_dict().items()}
-    bundle = bundle_from_tensors(tensors, {"format": "pt"})
+    state, metadata = flat_state(model)
+    tensors = {name: to_tensor(name, one) for name, one in state.items()}
+    bundle = bundle_from_tensors(tensors, {"format": "pt", **(metadata or {})})
     with Restorer(bundle.sources, bundle.specs, path, None) as restorer:
         for spec, data in bundle:
             restorer.write(spec, data)
@@ -91,7 +100,14 @@ def _safetensors(model: nn.Module, path: Path, context: Context) -> None:
 
 
 def _limosa(model: nn.Module, path: Path, context: Context) -> None:
-    save_file(model.state_dict(), path)
+    state, metadata = flat_state(model)
+    save_file(state, path, metadata)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with AtomicFile(path) as file:
+        file.file.write(data)
+        file.commit()
 
 
 @torch.no_grad()

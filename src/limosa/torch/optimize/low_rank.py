@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from limosa.torch.optimize.technique import (
     Technique,
     check_share,
     nonzeros,
+    outputs_of,
+    replace_layer,
 )
 
 
@@ -30,8 +32,9 @@ class LowRank(Technique):
     Args:
         rank: of every layer; where it saves nothing, the layer stays.
         energy: or the least rank that keeps this share of a layer's squared singular values.
-        budget: or this share of all parameters of the layers, spent where the squares are largest
-            for what they cost, over all layers together.
+        budget: or this share of what the layers cost, spent where the squares are largest for
+            what they cost, over all layers together.
+        cost: "parameters", or "flops" of a call with the context's example, for speed.
         form: of a convolution: "channel", k x k to r channels and then 1 x 1 (X. Zhang et al.,
             2015), or "spatial", k x 1 and then 1 x k (M. Jaderberg et al., 2014).
         only, exclude: patterns of the paths of layers.
@@ -49,12 +52,15 @@ class LowRank(Technique):
     rank: int | None = None
     energy: float | None = None
     budget: float | None = None
+    cost: Literal["parameters", "flops"] = "parameters"
     form: Literal["channel", "spatial"] = "channel"
     only: str = ""
     exclude: str = ""
 
     def __post_init__(self) -> None:
         given = [x for x in (self.rank, self.energy, self.budget) if x is not None]
+        if self.cost not in ("parameters", "flops"):
+            raise ConfigError("no cost", found=repr(self.cost), allowed="parameters, flops")
         if len(given) != 1 or (self.rank is not None and self.rank < 1):
             raise ConfigError(
                 "one of rank, energy and budget", found=f"{len(given)} given",
@@ -78,7 +84,8 @@ class LowRank(Technique):
 
     def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
         parts = {layer.path: _decompose(layer, self.form) for layer in layers}
-        ranks = self._ranks(layers, parts)
+        calls = _calls(model, layers, context) if self.cost == "flops" else {}
+        ranks = self._ranks(layers, parts, calls)
         changes, refused = [], []
         for layer in layers:
             rank, (u, s, vh) = ranks[layer.path], parts[layer.path]
@@ -87,12 +94,14 @@ class LowRank(Technique):
                 refused.append(Refusal(layer.path, f"rank {rank} of {len(s)} saves nothing"))
                 continue
             pair = _pair(layer.module, u[:, :rank], s[:rank], vh[:rank], self.form)
-            model = _replace(model, layer.path, pair)
+            model = replace_layer(model, layer.path, pair)
             after = sum(nonzeros(_weight(one)) for one in pair)
             changes.append(Change(layer.path, f"rank {rank} of {len(s)}", before, after))
         return Optimized(model, tuple(changes), tuple(refused))
 
-    def _ranks(self, layers: Sequence[Layer], parts: dict[str, _Parts]) -> dict[str, int]:
+    def _ranks(
+        self, layers: Sequence[Layer], parts: dict[str, _Parts], calls: dict[str, int]
+    ) -> dict[str, int]:
         if self.rank is not None:
             for layer in layers:
                 full = len(parts[layer.path][1])
@@ -105,7 +114,7 @@ class LowRank(Technique):
         if self.energy is not None:
             return {path: _rank_of_energy(s, self.energy) for path, (_, s, _) in parts.items()}
         assert self.budget is not None
-        return _ranks_of_budget(layers, parts, self.budget)
+        return _ranks_of_budget(layers, parts, calls, self.budget)
 
     def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
         """The old layers, with the products of the new ones as weights."""
@@ -147,13 +156,16 @@ def _rank_of_energy(s: torch.Tensor, energy: float) -> int:
 
 
 def _ranks_of_budget(
-    layers: Sequence[Layer], parts: dict[str, _Parts], budget: float
+    layers: Sequence[Layer], parts: dict[str, _Parts], calls: dict[str, int], budget: float
 ) -> dict[str, int]:
-    """Greedy: of all singular values those whose squares are largest for what they cost."""
-    left = budget * sum(layer.weight.numel() for layer in layers)
+    """Greedy: of all singular values those whose squares are largest for what they cost; each
+    weight costs as often as it is used."""
+    uses = {layer.path: calls.get(layer.path, 1) for layer in layers}
+    left = budget * sum(uses[layer.path] * layer.weight.numel() for layer in layers)
     offers = []
     for path, (u, s, vh) in parts.items():
-        cost, scale = u.shape[0] + vh.shape[1], float(s.square().sum()) or 1.0
+        cost = uses[path] * (u.shape[0] + vh.shape[1])
+        scale = float(s.square().sum()) or 1.0
         # Each layer's error counts relative to its own size: it passes through norms and ReLUs.
         offers += [(float(v) ** 2 / scale / cost, cost, path) for v in s]
     ranks = dict.fromkeys(parts, 0)
@@ -162,6 +174,31 @@ def _ranks_of_budget(
             ranks[path] += 1
             left -= cost
     return {path: max(1, rank) for path, rank in ranks.items()}
+
+
+@torch.no_grad()
+def _calls(model: nn.Module, layers: Sequence[Layer], context: Context) -> dict[str, int]:
+    """How many positions each layer computes for the example: how often a weight is used."""
+    if context.example is None:
+        raise ConfigError("a cost in FLOPs needs example inputs", where="Context.example")
+    found: dict[str, int] = {}
+
+    def note(path: str, outputs: int) -> Callable[[nn.Module, Any, torch.Tensor], None]:
+        def hook(module: nn.Module, given: Any, output: torch.Tensor) -> None:
+            found[path] = found.get(path, 0) + output.numel() // outputs
+
+        return hook
+
+    handles = [
+        layer.module.register_forward_hook(note(layer.path, layer.weight.shape[0]))
+        for layer in layers
+    ]
+    try:
+        outputs_of(model, context)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {layer.path: found.get(layer.path, 0) for layer in layers}
 
 
 def _pair(
@@ -249,12 +286,3 @@ def _bias(module: nn.Module) -> torch.Tensor:
     found = module.bias
     assert isinstance(found, torch.Tensor)
     return found.detach()
-
-
-def _replace(model: nn.Module, path: str, new: nn.Module) -> nn.Module:
-    """Put a layer in the place of another; the model itself where that is the whole of it."""
-    if not path:
-        return new
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, new)
-    return model

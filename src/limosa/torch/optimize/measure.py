@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from limosa.codec.quality import Quality
-from limosa.torch.optimize.technique import Context
+from limosa.torch.optimize.kernels import flat_state
+from limosa.torch.optimize.technique import Context, nonzeros
 from limosa.torch.tensors import save
 
 
@@ -56,13 +57,13 @@ def measure(
     (10, 16)
     """
     parameters = {id(one): one for one in model.parameters()}.values()
-    state = {name: one for name, one in model.state_dict().items() if torch.is_tensor(one)}
+    state, metadata = flat_state(model)
     return Measures(
         parameters=sum(one.numel() for one in parameters),
-        nonzeros=sum(int(torch.count_nonzero(one.detach())) for one in parameters),
+        nonzeros=sum(map(nonzeros, parameters)),
         flops=None if context is None or context.example is None else _flops(model, context),
         raw_nbytes=sum(one.numel() * one.element_size() for one in state.values()),
-        nbytes=len(save(state, quality=quality)),
+        nbytes=len(save(state, metadata, quality=quality)),
         metric=None if metric is None else metric(model),
     )
 

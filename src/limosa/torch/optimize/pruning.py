@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -35,6 +35,8 @@ class MagnitudePruning(Technique):
         scope: "global" compares the weights of all layers, "layer" those of each.
         pattern: "N:M" keeps N of every M weights that follow each other in a row (of the inputs
             of an output), whatever *sparsity* says; "" for any.
+        floor: with scope "global" each layer keeps this share of its weights at least, where
+            *sparsity* leaves that many, so that none is cut through.
         only, exclude: patterns of the paths of layers.
 
     Raises:
@@ -49,11 +51,13 @@ class MagnitudePruning(Technique):
     sparsity: float = 0.9
     scope: Literal["global", "layer"] = "global"
     pattern: str = ""
+    floor: float = 0.0
     only: str = ""
     exclude: str = ""
 
     def __post_init__(self) -> None:
         check_share("sparsity", self.sparsity)
+        check_share("floor", self.floor)
         if self.pattern:
             self._parts()
 
@@ -94,13 +98,20 @@ class MagnitudePruning(Technique):
             return {name: _grouped(score, keep, of) for name, score in scores.items()}
         if self.scope == "layer":
             return {name: _largest(score, 1 - self.sparsity) for name, score in scores.items()}
-        flat = torch.cat([score.flatten().float().cpu() for score in scores.values()])
+        floor = min(self.floor, 1 - self.sparsity)
+        flat = torch.cat([_secured(score, floor).flatten().cpu() for score in scores.values()])
         kept = _largest(flat, 1 - self.sparsity)
         pieces = torch.split(kept, [score.numel() for score in scores.values()])
         return {
             name: piece.reshape(score.shape).to(score.device)
             for (name, score), piece in zip(scores.items(), pieces, strict=True)
         }
+
+
+def _secured(score: torch.Tensor, share: float) -> torch.Tensor:
+    """Scores of which the largest *share* are above all others of all layers."""
+    found = score.float()
+    return found if not share else found.masked_fill(_largest(score, share) > 0, torch.inf)
 
 
 def _largest(score: torch.Tensor, share: float) -> torch.Tensor:
@@ -132,12 +143,14 @@ class SaliencyPruning(MagnitudePruning):
         order: 1 takes abs(w g), the first term of Taylor's series (P. Molchanov et al., 2017);
             2 takes w² E[g²] / 2, with the diagonal of Fisher's matrix in place of the curvature
             (Y. LeCun et al., Optimal Brain Damage, 1990; L. Theis et al., 2018).
-        sparsity, scope, pattern, only, exclude: as for :class:`MagnitudePruning`.
+        sparsity, scope, pattern, floor, only, exclude: as for :class:`MagnitudePruning`; saliencies
+            of layers differ by orders of magnitude, so that a floor is needed.
 
     Raises:
         ConfigError: the context has no batches, or no loss.
     """
 
+    floor: float = 0.02
     order: Literal[1, 2] = 2
 
     def scores(
@@ -195,7 +208,7 @@ class GradualPruning:
         model: nn.Module,
         context: Context | None = None,
         *,
-        train: Callable[[Optimized], None] = lambda done: None,
+        train: Callable[[Optimized], Optimized | None] = lambda done: None,
     ) -> Optimized:
         """Prune in steps.
 
@@ -203,18 +216,17 @@ class GradualPruning:
             model: is not changed.
             context: as for each technique.
             train: is called after each step; it trains ``done.model`` and calls
-                ``done.keep_zeros()`` after each step of its optimizer.
+                ``done.keep_zeros()`` after each step of its optimizer; or it gives back one whose
+                model was trained.
 
         Raises:
             ConfigError: as for :meth:`Technique.apply`.
         """
-        from dataclasses import replace
-
         done = None
         for sparsity in self.sparsities():
             before = model if done is None else done.model
             done = replace(self.technique, sparsity=sparsity).apply(before, context)
-            train(done)
+            done = train(done) or done
             done.keep_zeros()
         assert done is not None
         return done

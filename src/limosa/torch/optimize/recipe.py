@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,15 @@ import torch
 from torch import nn
 
 from limosa.codec.quality import Quality
-from limosa.errors import ConfigError
 from limosa.files.atomic import AtomicFile
-from limosa.torch.optimize.distill import Batch, Distillation, fit
+from limosa.torch.optimize.distill import Batch
 from limosa.torch.optimize.measure import measure
+from limosa.torch.optimize.pruning import GradualPruning
 from limosa.torch.optimize.rounding import CodebookRounding, LinearRounding
 from limosa.torch.optimize.technique import Context, Optimized
+from limosa.torch.optimize.training import Progress, Training, still_there
 
 Metric = Callable[[nn.Module], float]
-
-
-@dataclass(frozen=True)
-class Training:
-    """Training after a stage.
-
-    Attributes:
-        epochs, rate: as for :func:`limosa.torch.optimize.fit`.
-        teacher: "first" learns from the model before all stages as well, "" from labels alone.
-    """
-
-    epochs: int = 1
-    rate: float = 1e-3
-    teacher: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +33,8 @@ class Stage:
     Attributes:
         name: for the table.
         technique: what has ``apply(model, context)``; None to train only.
-        training: afterwards; None: none. Zeros of pruning stay; rounded weights stay on their grid.
+        training: afterwards, with :class:`GradualPruning` after each of its steps; None: none.
+            Zeros of pruning stay; rounded weights stay on their grid.
     """
 
     name: str
@@ -62,7 +51,7 @@ class Row:
         parameters, nonzeros, flops, raw_nbytes, nbytes, metric: as of
             :class:`limosa.torch.optimize.Measures`.
         seconds: that the stage took.
-        receiver_needs: beyond an ordinary runtime; "" for nothing, as all stages here.
+        receiver_needs: beyond an ordinary runtime; "" for nothing: all was the sender's work.
         refused: layers that were left as they were, and why.
     """
 
@@ -84,14 +73,20 @@ class Recipe:
 
     Args:
         stages: what to do.
-        quality: with which models are encoded to be measured; None: without loss.
+        quality: with which models are encoded to be measured; None: without loss. A stage of
+            :class:`limosa.torch.optimize.Encoding` has its own.
         seed: of everything random.
+
+    Attributes:
+        rows: what the stages left, after :meth:`run`.
+        data: the file, if the last stage was one of encoding.
     """
 
     stages: Sequence[Stage]
     quality: Quality | None = None
     seed: int = 0
     rows: list[Row] = field(default_factory=list)
+    data: bytes | None = field(default=None, repr=False)
 
     def run(
         self,
@@ -101,7 +96,7 @@ class Recipe:
         batches: Iterable[Batch] = (),
         metric: Metric | None = None,
         folder: Path | None = None,
-        progress: Callable[[str], None] = lambda text: None,
+        progress: Progress = lambda stage, done, total: None,
     ) -> nn.Module:
         """Do all stages; the rows are in :attr:`rows`.
 
@@ -112,117 +107,99 @@ class Recipe:
             metric: of a model, such as accuracy.
             folder: what each stage leaves is kept here, and a later run of the same recipe on the
                 same model goes on behind it.
-            progress: is told what begins.
+            progress: is told the stage, how many epochs are done, and of how many.
 
         Raises:
             ConfigError: a stage is impossible.
         """
-        self.rows = []
-        first, done = model, model
+        self.rows, self.data = [], None
         key = _digest(f"{self.seed} {self.quality}", model)
-        started = time.monotonic()
-        self._add(folder, f"0-{key[:16]}", "start", done, context, metric, started, ())
-        masks: dict[str, torch.Tensor] = {}
+        done = _Done(model)
+        self._add(done, "start", context, metric, time.monotonic())
         for number, stage in enumerate(self.stages, 1):
-            progress(stage.name)
+            progress(stage.name, 0, _epochs(stage))
             key = hashlib.sha256(f"{key} {stage!r}".encode()).hexdigest()
-            place = f"{number}-{key[:16]}"
-            kept = _load(folder, place)
+            place = None if folder is None else folder / f"stage-{number}-{key[:16]}.pt"
+            kept = _load(place)
             started = time.monotonic()
             if kept is not None:
-                done, masks, row = kept
+                done, row = kept
                 self.rows.append(row)
                 continue
             torch.manual_seed(self.seed + number)
-            done, masks, refused = self._do(stage, done, first, masks, context, batches)
-            self._add(folder, place, stage.name, done, context, metric, started, refused, masks)
-        return done
-
-    def _do(
-        self,
-        stage: Stage,
-        model: nn.Module,
-        first: nn.Module,
-        masks: dict[str, torch.Tensor],
-        context: Context,
-        batches: Iterable[Batch],
-    ) -> tuple[nn.Module, dict[str, torch.Tensor], tuple[str, ...]]:
-        refused: tuple[str, ...] = ()
-        technique = stage.technique
-        rounding = technique if isinstance(technique, LinearRounding | CodebookRounding) else None
-        trained = stage.training is not None
-        if rounding is not None and trained:
-            model = rounding.prepare(model)
-        elif technique is not None:
-            found = technique.apply(model, context)
-            model = found.model
-            refused = tuple(f"{one.layer}: {one.why}" for one in found.refused)
-            masks = {**_still_there(masks, model), **found.masks}
-        if stage.training is not None:
-            model = _train(model, first, stage.training, masks, batches, rounding is not None)
-        if rounding is not None and trained:
-            model = rounding.finish(model)
-        return model, masks, refused
+            done = _do(stage, done, model, context, batches, progress)
+            self._add(done, stage.name, context, metric, started)
+            _keep(place, done, self.rows[-1])
+        self.data = done.data
+        return done.model
 
     def _add(
-        self,
-        folder: Path | None,
-        place: str,
-        name: str,
-        model: nn.Module,
-        context: Context,
-        metric: Metric | None,
-        started: float,
-        refused: tuple[str, ...],
-        masks: dict[str, torch.Tensor] | None = None,
+        self, done: _Done, name: str, context: Context, metric: Metric | None, started: float
     ) -> None:
         seconds = time.monotonic() - started
-        found = measure(model, context, quality=self.quality, metric=metric)
-        row = Row(name, **asdict(found), seconds=seconds, refused=refused)
-        self.rows.append(row)
-        if folder is not None and masks is not None:
-            _keep(folder, place, model, masks, row)
+        found = asdict(measure(done.model, context, quality=self.quality, metric=metric))
+        if done.data is not None:
+            found["nbytes"] = len(done.data)
+        self.rows.append(
+            Row(name, **found, seconds=seconds, receiver_needs=done.needs, refused=done.refused)
+        )
 
 
-def _train(
-    model: nn.Module,
+@dataclass(frozen=True)
+class _Done:
+    """What the stages so far left; *data* where the last of them encoded."""
+
+    model: nn.Module
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    needs: str = ""
+    refused: tuple[str, ...] = ()
+    data: bytes | None = None
+
+
+def _epochs(stage: Stage) -> int:
+    steps = stage.technique.steps if isinstance(stage.technique, GradualPruning) else 1
+    return steps * stage.training.epochs if stage.training is not None else 0
+
+
+def _do(
+    stage: Stage,
+    done: _Done,
     first: nn.Module,
-    training: Training,
-    masks: dict[str, torch.Tensor],
+    context: Context,
     batches: Iterable[Batch],
-    parametrized: bool,
-) -> nn.Module:
-    import copy
+    progress: Progress,
+) -> _Done:
+    technique, training = stage.technique, stage.training
+    epochs = itertools.count(1)
 
-    from torch.nn import functional
+    def epoch(number: int, loss: float) -> None:
+        progress(stage.name, next(epochs), _epochs(stage))
 
-    twin = copy.deepcopy(model).train()
-    kept = {} if parametrized else _still_there(masks, twin)
-    zeros = Optimized(twin, (), masks=kept)
+    def train(model: nn.Module, masks: dict[str, torch.Tensor]) -> nn.Module:
+        return model if training is None else training.run(model, first, masks, batches, epoch)
 
-    def plain(inputs: Any, labels: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(twin(inputs), labels)
-
-    if training.teacher not in ("", "first"):
-        raise ConfigError("no teacher", found=training.teacher, allowed="first, or none")
-    if not training.teacher:
-        fit(
-            plain, twin.parameters(), batches, epochs=training.epochs, rate=training.rate,
-            after_step=zeros.keep_zeros,
-        )  # fmt: skip
-    else:
-        with Distillation(first, twin) as loss:
-            fit(
-                loss, twin.parameters(), batches, epochs=training.epochs, rate=training.rate,
-                after_step=zeros.keep_zeros,
-            )  # fmt: skip
-    return twin.train(model.training)
+    if technique is None:
+        return replace(done, model=train(done.model, done.masks), refused=(), data=None)
+    if training is not None and isinstance(technique, LinearRounding | CodebookRounding):
+        model = technique.finish(train(technique.prepare(done.model), done.masks))
+        return replace(done, model=model, refused=(), data=None)
+    if isinstance(technique, GradualPruning):
+        found = technique.apply(
+            done.model,
+            context,
+            train=lambda step: replace(step, model=train(step.model, step.masks)),
+        )
+        return _after(done, found, found.model)
+    found = technique.apply(done.model, context)
+    masks = {**still_there(done.masks, found.model), **found.masks}
+    return _after(done, found, train(found.model, masks))
 
 
-def _still_there(masks: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-    """Masks of parameters that a later stage left in their form."""
-    shapes = {name: one.shape for name, one in model.named_parameters()}
-    return {name: mask for name, mask in masks.items() if shapes.get(name) == mask.shape}
+def _after(done: _Done, found: Optimized, model: nn.Module) -> _Done:
+    needs = ", ".join(dict.fromkeys(one for one in (done.needs, found.receiver_needs) if one))
+    refused = tuple(f"{one.layer}: {one.why}" for one in found.refused)
+    masks = {**still_there(done.masks, model), **found.masks}
+    return _Done(model, masks, needs, refused, found.data)
 
 
 def _digest(settings: str, model: nn.Module) -> str:
@@ -231,20 +208,19 @@ def _digest(settings: str, model: nn.Module) -> str:
     return hashlib.sha256(f"{settings} {model_digest(model).hex()}".encode()).hexdigest()
 
 
-def _keep(
-    folder: Path, place: str, model: nn.Module, masks: dict[str, torch.Tensor], row: Row
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with AtomicFile(folder / f"stage-{place}.pt") as file:
-        torch.save({"model": model, "masks": masks, "row": json.dumps(asdict(row))}, file.file)
+def _keep(path: Path | None, done: _Done, row: Row) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with AtomicFile(path) as file:
+        torch.save({"done": done, "row": json.dumps(asdict(row))}, file.file)
         file.commit()
 
 
-def _load(folder: Path | None, place: str) -> tuple[nn.Module, dict[str, torch.Tensor], Row] | None:
+def _load(path: Path | None) -> tuple[_Done, Row] | None:
     """What an earlier run kept; it was written here, by this user."""
-    path = None if folder is None else folder / f"stage-{place}.pt"
     if path is None or not path.exists():
         return None
     kept = torch.load(path, weights_only=False)
     row = json.loads(kept["row"])
-    return kept["model"], kept["masks"], Row(**{**row, "refused": tuple(row["refused"])})
+    return kept["done"], Row(**{**row, "refused": tuple(row["refused"])})

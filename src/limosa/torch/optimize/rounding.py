@@ -114,8 +114,7 @@ class LinearRounding(_Rounding):
         """The nearest multiples."""
         rows = weight.detach().double().reshape(weight.shape[0], -1)
         largest = rows.abs().amax(1, keepdim=True) if self.by_row else rows.abs().amax()
-        step = largest / max(1, round(2 ** (self.bits - 1) - 1))
-        step = torch.where(step > 0, step, torch.ones_like(step))
+        step = _short(largest / max(1, round(2 ** (self.bits - 1) - 1)))
         # The sum makes +0 of -0, which would be another value to the coder.
         levels = (rows / step).round() + 0.0
         return (levels * step).reshape(weight.shape).to(weight.dtype)
@@ -165,6 +164,13 @@ class CodebookRounding(_Rounding):
 
     def _what(self) -> str:
         return f"{self.values} values"
+
+
+def _short(steps: torch.Tensor) -> torch.Tensor:
+    """Steps of 12 significant bits, so that levels times a step are exact in F32, and the coder
+    finds them again; 1 for a step of 0."""
+    mantissa, exponent = torch.frexp(torch.where(steps > 0, steps, torch.ones_like(steps)))
+    return torch.ldexp((mantissa * 4096).floor(), exponent - 12)
 
 
 def _lloyd(values: torch.Tensor, count: int) -> torch.Tensor:

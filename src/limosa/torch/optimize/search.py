@@ -17,11 +17,19 @@ import torch
 from torch import nn
 
 from limosa.errors import ConfigError
+from limosa.torch.optimize.encoding import near_lossless
 from limosa.torch.optimize.gradients import mean_gradients
 from limosa.torch.optimize.low_rank import LowRank
 from limosa.torch.optimize.pruning import MagnitudePruning
 from limosa.torch.optimize.rounding import LinearRounding
-from limosa.torch.optimize.technique import Context, Layer, guard, split_layers, why_not
+from limosa.torch.optimize.technique import (
+    Context,
+    Layer,
+    guard,
+    replace_layer,
+    split_layers,
+    why_not,
+)
 from limosa.torch.tensors import load, save
 
 SPARSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -113,7 +121,7 @@ class Search:
         }
         names = {layer.name for layer in self._layers}
         rest = {name: one for name, one in model.state_dict().items() if name not in names}
-        self._rest = len(save(rest))
+        self._rest = len(_coded(rest))
 
     def within(self, budget: int) -> Found:
         """The least damage in at most *budget* bytes.
@@ -205,7 +213,7 @@ class Search:
             product = (second.flatten(1) @ first.flatten(1)).reshape(layer.weight.shape)
         error = (product - layer.weight.detach()).double()
         damage = float((curvature.double() * error.square()).sum()) / 2
-        return replace(choice, nbytes=len(save(tensors)) - _EMPTY, damage=damage)
+        return replace(choice, nbytes=len(_coded(tensors)) - _EMPTY, damage=damage)
 
     def _allocate(self, budget: float) -> dict[str, Option]:
         """The choices of least damage whose bytes add up to at most *budget*."""
@@ -280,12 +288,8 @@ class Search:
         twin = copy.deepcopy(self._model)
         for path, choice in choices.items():
             treated = treat(twin.get_submodule(path) if path else twin, choice)
-            if not path:
-                twin = treated
-                continue
-            parent, _, name = path.rpartition(".")
-            setattr(twin.get_submodule(parent), name, treated)
-        data = save(twin.state_dict())
+            twin = replace_layer(twin, path, treated)
+        data = _coded(twin.state_dict())
         twin.load_state_dict(load(data))
         guard(twin, twin, self._context)
         predicted = self._rest + sum(one.nbytes for one in choices.values())
@@ -304,5 +308,10 @@ def treat(module: nn.Module, choice: Option) -> nn.Module:
     return LinearRounding(choice.bits).apply(model).model
 
 
+def _coded(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """As the file will be: rounded weights as they are, the rest near-lossless."""
+    return save(tensors, quality=near_lossless(tensors))
+
+
 #: Of a file without tensors; that of several is there once.
-_EMPTY = len(save({}))
+_EMPTY = len(_coded({}))

@@ -1,4 +1,4 @@
-"""Structured pruning: filters, channels, neurons and heads go, and the network is really smaller.
+"""Structured pruning: filters, channels and neurons go, and the network is really smaller.
 
 Which layers must shrink together is found by torch-pruning's dependency graph (G. Fang et al.,
 "DepGraph: Towards Any Structural Pruning", 2023).
@@ -17,18 +17,20 @@ from torch import nn
 
 from limosa.errors import ConfigError, MissingExtraError
 from limosa.torch.optimize.gradients import backward_passes
+from limosa.torch.optimize.heads import attention_layers
 from limosa.torch.optimize.technique import (
     Change,
     Context,
     Layer,
     Optimized,
+    Refusal,
     Technique,
     check_share,
     nonzeros,
 )
 
 # Statistics over channels: without some of them they are others, whatever the channels held.
-_MIXING = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.Softmax)
+_MIXING = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,14 @@ class StructuredPruning(Technique):
         if context.example is None:
             raise ConfigError("structured pruning needs example inputs", where="Context.example")
         before = {layer.path: (layer.weight.shape, nonzeros(layer.weight)) for layer in layers}
-        chosen = {layer.module for layer in layers}
+        # Heads are read out of these by their width: they go whole (HeadPruning), or not.
+        attention = set(attention_layers(model))
+        refused = [
+            Refusal(layer.path, "makes queries, keys or values: HeadPruning takes whole heads")
+            for layer in layers
+            if layer.module in attention
+        ]
+        chosen = {layer.module for layer in layers} - attention
         others = [
             module
             for module in model.modules()
@@ -81,7 +90,7 @@ class StructuredPruning(Technique):
         if self.importance == "data":
             for _ in backward_passes(model, context, "importance by data", add_up=True):
                 pass  # the pruner reads what they left
-        gone = _prune(pruner, model)
+        gone, mixed = _prune(pruner, model)
         model.zero_grad(set_to_none=True)
         changes = [
             Change(
@@ -92,7 +101,7 @@ class StructuredPruning(Technique):
             for shape, count in [before[layer.path]]
             if layer.weight.shape != shape
         ]  # fmt: skip
-        return Optimized(model, tuple(changes), gone=gone)
+        return Optimized(model, tuple(changes), tuple(refused), gone=gone, comparable=not mixed)
 
     def _pruner(
         self, tp: Any, model: nn.Module, context: Context, frozen: Sequence[nn.Module]
@@ -112,8 +121,8 @@ class StructuredPruning(Technique):
 
     def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
         """The old network, whose later layers do not heed what has gone."""
-        if any(isinstance(module, _MIXING) for module in model.modules()):
-            return done.model  # its form and its numbers are looked at; they cannot be compared
+        if not done.comparable:
+            return done.model  # its form and its numbers are looked at
         twin = copy.deepcopy(model)
         with torch.no_grad():
             for path, inputs in done.gone.items():
@@ -164,13 +173,16 @@ def _outputs_of(tp: Any, model: nn.Module, context: Context) -> list[nn.Module]:
     return found
 
 
-def _prune(pruner: Any, model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Prune all groups; the inputs that layers lost, by the layers' paths."""
+def _prune(pruner: Any, model: nn.Module) -> tuple[dict[str, tuple[int, ...]], bool]:
+    """Prune all groups; the inputs that layers lost, by the layers' paths, and whether a norm over
+    channels lost some."""
     paths = {id(module): path for path, module in model.named_modules()}
     gone: dict[str, list[int]] = {}
+    mixed = any(isinstance(module, nn.Softmax) for module in model.modules())
     for group in pruner.step(interactive=True):
         for dependency, places in group:
             target = dependency.target.module
+            mixed = mixed or isinstance(target, _MIXING)
             inside = not pruner.DG.is_out_channel_pruning_fn(dependency.handler)
             if (
                 inside
@@ -179,4 +191,4 @@ def _prune(pruner: Any, model: nn.Module) -> dict[str, tuple[int, ...]]:
             ):
                 gone.setdefault(paths[id(target)], []).extend(map(int, places))
         group.prune()
-    return {path: tuple(sorted(set(places))) for path, places in gone.items()}
+    return {path: tuple(sorted(set(places))) for path, places in gone.items()}, mixed

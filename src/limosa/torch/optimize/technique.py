@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -74,6 +74,8 @@ class Optimized:
         receiver_needs: what the receiver must have beyond an ordinary runtime; "" for nothing.
         masks: parameters by name -> where they must stay 0 while the model is trained further.
         gone: layers by path -> the inputs that they have no more.
+        data: the file, of a technique that encodes.
+        comparable: whether the old network can be made to compute the same.
     """
 
     model: nn.Module
@@ -82,6 +84,8 @@ class Optimized:
     receiver_needs: str = ""
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
     gone: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    data: bytes | None = field(default=None, repr=False)
+    comparable: bool = True
 
     @torch.no_grad()
     def keep_zeros(self) -> None:
@@ -141,8 +145,13 @@ class Technique(ABC):
             )  # fmt: skip
         done = self._change(twin, layers, used)
         found = replace(done, refused=(*refused, *done.refused))
-        guard(self._reference(model, found), found.model, used)
+        guard(self._reference(model, found), found.model, used, self.tolerance)
         return found
+
+    @property
+    def tolerance(self) -> float:
+        """How far the result may be from what it should compute, of the largest output."""
+        return _TOLERANCE
 
     def _split(self, model: nn.Module) -> tuple[list[Layer], list[Refusal]]:
         """The layers that may be changed, and why others may not."""
@@ -175,13 +184,7 @@ def split_layers(
         for _, _, name in spot.owners
     }
     good, refused = [], []
-    for path, module in model.named_modules():
-        if not isinstance(module, (*_LAYERS, *_RECURRENT)):
-            continue
-        if only and not re.search(only, path):
-            continue
-        if exclude and re.search(exclude, path):
-            continue
+    for path, module in named_modules(model, (*_LAYERS, *_RECURRENT), only, exclude):
         layer = Layer(path, module, f"{path}.weight" if path else "weight")
         why = why_not(layer, tied)
         if why:
@@ -191,12 +194,32 @@ def split_layers(
     return good, refused
 
 
+def named_modules(
+    model: nn.Module, kinds: tuple[type[nn.Module], ...], only: str, exclude: str
+) -> Iterator[tuple[str, nn.Module]]:
+    """Modules of some kinds whose paths the patterns allow."""
+    for path, module in model.named_modules():
+        if not isinstance(module, kinds) or (only and not re.search(only, path)):
+            continue
+        if not (exclude and re.search(exclude, path)):
+            yield path, module
+
+
+def replace_layer(model: nn.Module, path: str, new: nn.Module) -> nn.Module:
+    """Put a layer in the place of another; the model itself where that is the whole of it."""
+    if not path:
+        return new
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, new)
+    return model
+
+
 def why_not(layer: Layer, tied: dict[str, str]) -> str:
     """Why a layer cannot be changed; "" if it can."""
     if isinstance(layer.module, _RECURRENT):
         return "a recurrent layer"
     weight = getattr(layer.module, "weight", None)
-    if not isinstance(weight, nn.Parameter):
+    if not isinstance(weight, nn.Parameter) or not is_plain(weight):
         return "its weight is no parameter: quantized or re-parameterised already"
     if not weight.is_floating_point():
         return f"its weight is {weight.dtype}"
@@ -208,15 +231,31 @@ def why_not(layer: Layer, tied: dict[str, str]) -> str:
 
 
 @torch.no_grad()
-def guard(reference: nn.Module, model: nn.Module, context: Context) -> None:
+def guard(
+    reference: nn.Module, model: nn.Module, context: Context, tolerance: float = _TOLERANCE
+) -> None:
     """Compare two models on example inputs.
 
+    Args:
+        reference: what *model* should compute.
+        model: the result.
+        context: for the example inputs; without any nothing is compared.
+        tolerance: of the largest output.
+
     Raises:
-        ConfigError: they compute different things, or one computes NaN.
+        ConfigError: they compute different things, one computes NaN, or *model* cannot be run.
     """
     if context.example is None:
         return
-    wanted, found = _outputs(reference, context), _outputs(model, context)
+    try:
+        found = outputs_of(model, context)
+    except Exception as error:  # whatever a layer says to inputs that are not its own any more
+        raise ConfigError(
+            "the result cannot be run", where="guard",
+            found=f"{type(error).__name__}: {error}"[:300],
+            remedy="exclude layers whose sizes are also written elsewhere in the model",
+        ) from error  # fmt: skip
+    wanted = outputs_of(reference, context)
     if [one.shape for one in wanted] != [one.shape for one in found]:
         raise ConfigError(
             "the result has another form of output", where="guard",
@@ -225,16 +264,17 @@ def guard(reference: nn.Module, model: nn.Module, context: Context) -> None:
         )  # fmt: skip
     for one, two in zip(wanted, found, strict=True):
         largest = float(one.double().abs().max()) if one.numel() else 0.0
-        error = float((one.double() - two.double()).abs().max()) if one.numel() else 0.0
-        if not error <= _TOLERANCE * max(largest, 1e-12):
+        apart = float((one.double() - two.double()).abs().max()) if one.numel() else 0.0
+        if not apart <= tolerance * max(largest, 1e-12):
             raise ConfigError(
                 "the result computes something else than it should", where="guard",
-                found=f"an error of {error:.3g} at outputs of {largest:.3g}",
-                allowed=f"{_TOLERANCE:g} of these", remedy="please report this",
+                found=f"an error of {apart:.3g} at outputs of {largest:.3g}",
+                allowed=f"{tolerance:g} of these", remedy="please report this",
             )  # fmt: skip
 
 
-def _outputs(model: nn.Module, context: Context) -> list[torch.Tensor]:
+def outputs_of(model: nn.Module, context: Context) -> list[torch.Tensor]:
+    """What a model makes of the example, in evaluation, whatever shape its output has."""
     trained = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -245,9 +285,15 @@ def _outputs(model: nn.Module, context: Context) -> list[torch.Tensor]:
     return [one for one in flat if isinstance(one, torch.Tensor)]
 
 
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds its numbers itself, as those of torchao do not."""
+    return not hasattr(type(tensor), "__tensor_flatten__")
+
+
 def nonzeros(weight: torch.Tensor) -> int:
     """Elements that are not 0."""
-    return int(torch.count_nonzero(weight.detach()))
+    held: Any = weight.detach()
+    return int(torch.count_nonzero(held if is_plain(held) else held.dequantize()))
 
 
 def check_share(where: str, value: float) -> None:

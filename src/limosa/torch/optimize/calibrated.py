@@ -1,0 +1,105 @@
+"""Quantization that knows its context: the codec's calibrated rounding as a stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from glob import escape
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from limosa.errors import ConfigError
+from limosa.torch.calibrate import calibrate
+from limosa.torch.calibration.views import views_of
+from limosa.torch.optimize.technique import (
+    Change,
+    Context,
+    Layer,
+    Optimized,
+    Refusal,
+    Technique,
+    nonzeros,
+)
+
+
+def first_of(batch: Any) -> Any:
+    """The inputs of a batch of inputs and labels."""
+    return batch[0]
+
+
+@dataclass(frozen=True)
+class CalibratedRounding(Technique):
+    """Weights become multiples of steps that the outputs on the context's batches choose.
+
+    :func:`limosa.torch.calibrate` as a technique: sensitive tensors get small steps, and each
+    weight makes good what those before it lost. Weights that are 0 stay 0. For the end of a
+    recipe: after it nothing is trained.
+
+    Args:
+        bits: entropy of a weight that is not 0 already, on average, or
+        divergence: in nats, of the outputs; exactly one of both.
+        output: "classes" or "values", what the model gives.
+        samples: how many to look at; None for all.
+        tune: rounds in which biases and norms make good what rounding did.
+        seed: of the random draws.
+        inputs_of: a batch's inputs; the first part unless told otherwise.
+        only, exclude: patterns of the paths of layers.
+
+    Raises:
+        ConfigError: the context has no batches, or the settings contradict each other.
+
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
+    >>> inputs, labels = torch.randn(64, 16), torch.zeros(64, dtype=torch.int64)
+    >>> done = CalibratedRounding(bits=3).apply(model, Context(inputs, [(inputs, labels)]))
+    >>> len(done.model[0].weight.unique()) < 32
+    True
+    """
+
+    bits: float | None = None
+    divergence: float | None = None
+    output: Literal["classes", "values"] = "classes"
+    samples: int | None = None
+    tune: int = 0
+    seed: int = 0
+    inputs_of: Callable[[Any], Any] = field(default=first_of, repr=False)
+    only: str = ""
+    exclude: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.bits is None) == (self.divergence is None):
+            raise ConfigError("one of bits and divergence", where="CalibratedRounding")
+
+    def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
+        inputs = [self.inputs_of(batch) for batch in context.batches]
+        if not inputs:
+            raise ConfigError("calibrated rounding needs batches", where="Context", found="none")
+        chosen = {layer.name for layer in layers}
+        others = tuple(escape(name) for name in views_of(model) if name not in chosen)
+        found = calibrate(
+            model, inputs, bits=self._bits(layers), divergence=self.divergence, output=self.output,
+            samples=self.samples, keep=others, tune=self.tune, keep_zeros=True, seed=self.seed,
+        )  # fmt: skip
+        before = {layer.path: nonzeros(layer.weight) for layer in layers}
+        model.load_state_dict(found.tensors, strict=False)
+        changes, refused = [], []
+        for layer in layers:
+            if layer.name not in found.steps:
+                refused.append(Refusal(layer.path, "the batches show no use of it"))
+                continue
+            what = f"a step of {found.steps[layer.name]:.3g}"
+            changes.append(Change(layer.path, what, before[layer.path], nonzeros(layer.weight)))
+        return Optimized(model, tuple(changes), tuple(refused))
+
+    def _bits(self, layers: Sequence[Layer]) -> float | None:
+        """Per weight, zeros that stay counted: their share costs as a mask does, apart."""
+        if self.bits is None:
+            return None
+        total = sum(layer.weight.numel() for layer in layers)
+        live = sum(nonzeros(layer.weight) for layer in layers) / max(total, 1)
+        share = torch.tensor([live, 1 - live], dtype=torch.float64)
+        mask = float(torch.special.entr(share).sum()) / math.log(2)
+        return max(self.bits * live + mask, 1e-3)

@@ -1,0 +1,178 @@
+"""Batch normalisation folded: what a network computes stays, numbers that say it twice go.
+
+In evaluation a batch norm is one scale and one shift a channel, told by four numbers, and a bias
+before it is a fifth. In a pruned and rounded network these are a large part of the file.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import fx, nn
+from torch.nn.utils import fusion
+
+from limosa.errors import ConfigError
+from limosa.torch.optimize.technique import (
+    Change,
+    Context,
+    Layer,
+    Optimized,
+    Refusal,
+    Technique,
+    named_modules,
+    replace_layer,
+)
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_CONVOLUTIONS = (nn.modules.conv._ConvNd,)
+
+
+@dataclass(frozen=True)
+class BatchNormFolding(Technique):
+    """Statistics of batch norms go into scales and shifts, or these into the layers before.
+
+    For evaluation: whoever trains the result further has no running statistics to go on from.
+
+    Args:
+        form: "norm" keeps the architecture, and the norms keep a scale and a shift: means become
+            0, variances 1, and so does a bias before a norm; these code to nothing. "layer"
+            makes one layer of a layer and its norm, which is faster, while weights that were
+            rounded are so no more.
+        only, exclude: patterns of the paths of norms.
+
+    Raises:
+        ConfigError: no such form.
+
+    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)).eval()
+    >>> done = BatchNormFolding().apply(model, Context(torch.ones(1, 1, 4, 4)))
+    >>> done.model[0].bias.tolist(), done.model[1].running_mean.tolist()
+    ([0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0])
+    >>> BatchNormFolding("layer").apply(model).model[1]
+    Identity()
+    """
+
+    form: Literal["norm", "layer"] = "norm"
+    only: str = ""
+    exclude: str = ""
+
+    def __post_init__(self) -> None:
+        if self.form not in ("norm", "layer"):
+            raise ConfigError("no form", found=repr(self.form), allowed="norm, layer")
+
+    def _split(self, model: nn.Module) -> tuple[list[Layer], list[Refusal]]:
+        good, refused = [], []
+        for path, module in named_modules(model, _NORMS, self.only, self.exclude):
+            if module._buffers.get("running_mean") is None:
+                refused.append(Refusal(path, "it keeps no statistics"))
+            elif self.form == "norm" and module._parameters.get("weight") is None:
+                refused.append(Refusal(path, "it has no scale of its own"))
+            else:
+                good.append(Layer(path, module, f"{path}.weight"))
+        return good, refused
+
+    def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
+        pairs, why = _layers_before(model)
+        if self.form == "layer":
+            return self._into_layers(model, layers, pairs, why)
+        changes = []
+        refused = [Refusal("", f"biases before norms stay: {why}")] if why else []
+        for layer in layers:
+            before = _nonzeros(layer.module)
+            _fold_statistics(layer.module, pairs.get(layer.path))
+            changes.append(
+                Change(layer.path, "mean 0, variance 1", before, _nonzeros(layer.module))
+            )
+        return Optimized(model, tuple(changes), tuple(refused))
+
+    def _into_layers(
+        self, model: nn.Module, layers: Sequence[Layer], pairs: dict[str, nn.Module], why: str
+    ) -> Optimized:
+        paths = {id(module): path for path, module in model.named_modules()}
+        changes, refused = [], []
+        for layer in layers:
+            before = pairs.get(layer.path)
+            if before is None:
+                refused.append(Refusal(layer.path, why or "no single layer feeds it alone"))
+                continue
+            count = _nonzeros(layer.module)
+            model = replace_layer(model, paths[id(before)], _fused(before, layer.module))
+            model = replace_layer(model, layer.path, nn.Identity())
+            changes.append(Change(layer.path, f"into {paths[id(before)]}", count, 0))
+        return Optimized(model, tuple(changes), tuple(refused))
+
+    def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
+        """The old network: it computes the same."""
+        return copy.deepcopy(model)
+
+
+@torch.no_grad()
+def _fold_statistics(norm: Any, before: nn.Module | None) -> None:
+    """γ (x - μ) / √(σ² + ε) + β with μ = 0, σ² = 1 and the bias before it 0."""
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    mean = norm.running_mean.double()
+    bias = None if before is None else before._parameters.get("bias")
+    if bias is not None:
+        mean = mean - bias.double()
+        bias.zero_()
+    shift = norm.bias.double() - scale * mean
+    norm.running_mean.zero_()
+    norm.running_var.fill_(1.0)
+    norm.weight.copy_(scale * (1.0 + norm.eps) ** 0.5)
+    norm.bias.copy_(shift)
+
+
+def _fused(before: nn.Module, norm: Any) -> nn.Module:
+    training = before.training
+    layer: Any = copy.deepcopy(before).eval()
+    after: Any = copy.deepcopy(norm).eval()
+    if isinstance(layer, nn.Linear):
+        return fusion.fuse_linear_bn_eval(layer, after).train(training)
+    made: nn.Module = fusion.fuse_conv_bn_eval(layer, after, transpose=layer.transposed)
+    return made.train(training)
+
+
+def _layers_before(model: nn.Module) -> tuple[dict[str, nn.Module], str]:
+    """Norms by path -> the layer of which they, and nothing else, see the output; or why that
+    cannot be known."""
+    try:
+        graph = fx.Tracer().trace(model)
+    except Exception as error:  # whatever symbolic values meet in a model's code
+        return {}, f"torch.fx cannot trace the model ({type(error).__name__}: {error})"[:200]
+    return dict(_pairs(model, graph)), ""
+
+
+def _pairs(model: nn.Module, graph: fx.Graph) -> Iterator[tuple[str, nn.Module]]:
+    modules = dict(model.named_modules())
+    calls = Counter(id(modules[str(n.target)]) for n in graph.nodes if n.op == "call_module")
+    for node in graph.nodes:
+        if node.op != "call_module" or not isinstance(modules[str(node.target)], _NORMS):
+            continue
+        fed = node.args[0] if node.args else None
+        if not isinstance(fed, fx.Node) or fed.op != "call_module" or len(fed.users) != 1:
+            continue
+        before, norm = modules[str(fed.target)], modules[str(node.target)]
+        once = calls[id(before)] == 1 and calls[id(norm)] == 1
+        if once and _fits(before, norm):
+            yield str(node.target), before
+
+
+def _fits(before: nn.Module, norm: nn.Module) -> bool:
+    """Whether the norm's channels are the layer's outputs, with weights that are plain."""
+    if isinstance(before, nn.Linear):
+        outputs: object = before.out_features
+    elif isinstance(before, _CONVOLUTIONS):
+        outputs = before.out_channels
+    else:
+        return False
+    plain = isinstance(before._parameters.get("weight"), nn.Parameter)
+    return plain and outputs == norm.num_features
+
+
+def _nonzeros(module: nn.Module) -> int:
+    held = (*module.parameters(), *module.buffers())
+    return sum(int(torch.count_nonzero(one)) for one in held if one.is_floating_point())

@@ -1,0 +1,145 @@
+"""Integer kernels: linear layers that compute with int8, by torchao, where that is faster.
+
+What comes out is no plain tensor any more: the receiver needs torchao. The bytes on the wire are
+those of the integers and their scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from limosa.errors import ConfigError, MissingExtraError
+from limosa.torch.optimize.technique import (
+    Change,
+    Context,
+    Layer,
+    Optimized,
+    Technique,
+    is_plain,
+    nonzeros,
+)
+
+
+@dataclass(frozen=True)
+class IntegerKernels(Technique):
+    """Weights of linear layers become int8 with a scale for each output, in torchao's tensors.
+
+    torchao has a kernel on CPUs and GPUs for these; small layers gain nothing from it, so measure.
+
+    Args:
+        activations: "int8" rounds inputs as well, by row as they come, and multiplies integers;
+            "float" multiplies floats with weights that are restored as they are used, which saves
+            memory alone.
+        least: layers with fewer inputs or outputs stay as they are.
+        only, exclude: patterns of the paths of layers.
+
+    Raises:
+        MissingExtraError: torchao is not installed.
+
+    >>> model = nn.Sequential(nn.Linear(64, 64)).eval()
+    >>> done = IntegerKernels().apply(model, Context(torch.ones(1, 64)))
+    >>> done.receiver_needs, flat_state(done.model)[0]["0._weight_qdata"].dtype
+    ('torchao', torch.int8)
+    """
+
+    activations: Literal["int8", "float"] = "int8"
+    least: int = 16
+    only: str = ""
+    exclude: str = ""
+
+    def __post_init__(self) -> None:
+        if self.activations not in ("int8", "float"):
+            raise ConfigError(
+                "no kind of activations", found=repr(self.activations), allowed="int8, float"
+            )
+
+    @property
+    def tolerance(self) -> float:
+        """Rounded inputs change outputs by some percent at most."""
+        return 0.1 if self.activations == "int8" else super().tolerance
+
+    def _why_not(self, layer: Layer, tied: dict[str, str]) -> str:
+        if not isinstance(layer.module, nn.Linear):
+            return f"no integer kernel for a {type(layer.module).__name__}"
+        why = super()._why_not(layer, tied)
+        if not why and min(layer.weight.shape) < self.least:
+            return f"smaller than {self.least}"
+        return why
+
+    def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
+        torchao = _library()
+        config = (
+            torchao.quantization.Int8DynamicActivationInt8WeightConfig(version=2)
+            if self.activations == "int8"
+            else torchao.quantization.Int8WeightOnlyConfig(version=2)
+        )
+        chosen = {layer.path for layer in layers}
+        before = {layer.path: nonzeros(layer.weight) for layer in layers}
+        model.requires_grad_(False)
+        torchao.quantization.quantize_(model, config, lambda module, path: path in chosen)
+        changes = [
+            Change(path, f"int8, {self.activations} activations", count, count)
+            for path, count in before.items()
+        ]
+        return Optimized(model, tuple(changes), receiver_needs="torchao")
+
+    def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
+        """The old network with the rounded weights as floats."""
+        import copy
+
+        twin = copy.deepcopy(model)
+        with torch.no_grad():
+            for change in done.changes:
+                old: Any = twin.get_submodule(change.layer).weight
+                new: Any = done.model.get_submodule(change.layer).weight
+                old.copy_(new.dequantize())
+        return twin
+
+
+def flat_state(
+    model: nn.Module,
+) -> tuple[dict[str, torch.Tensor], dict[str, str] | None]:
+    """The state dict in plain tensors, and the metadata that make it what it was again.
+
+    torchao's tensors become integers and scales under the names that torchao, and libraries that
+    load its safetensors files, give them. Metadata are None where there is none of these.
+    """
+    state = {name: one for name, one in model.state_dict().items() if torch.is_tensor(one)}
+    if all(map(is_plain, state.values())):
+        return state, None
+    tensors, metadata = _support().flatten_tensor_state_dict(state)
+    return dict(tensors), dict(metadata)
+
+
+def set_flat_state(
+    model: nn.Module, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None
+) -> None:
+    """Give a model the state that :func:`flat_state` had taken from it, or from one of its form."""
+    if metadata is None:
+        model.load_state_dict(tensors)
+        return
+    state, left = _support().unflatten_tensor_state_dict(dict(tensors), dict(metadata))
+    model.load_state_dict({**state, **left}, assign=True)
+
+
+def _library() -> Any:
+    try:
+        import torchao
+        import torchao.quantization
+    except ImportError:
+        raise MissingExtraError.for_extra("optimize", "integer kernels") from None
+    return torchao
+
+
+def _support() -> Any:
+    _library()
+    try:
+        from torchao.prototype.safetensors import safetensors_support
+    except ImportError:
+        raise MissingExtraError.for_extra("optimize", "tensors of torchao") from None
+    return safetensors_support

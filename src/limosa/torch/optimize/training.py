@@ -1,0 +1,115 @@
+"""Training between the stages of a recipe."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from limosa.errors import ConfigError
+from limosa.torch.optimize.distill import Batch, Distillation, fit
+from limosa.torch.optimize.technique import Optimized
+
+#: Told a stage's name, how many epochs are done, and of how many.
+Progress = Callable[[str, int, int], None]
+Epoch = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training after a stage.
+
+    Attributes:
+        epochs, rate: as for :func:`limosa.torch.optimize.fit`.
+        teacher: "first" learns from the model before all stages as well, "" from labels alone.
+        temperature, hard, soft, features, layers: as for
+            :class:`limosa.torch.optimize.Distillation`.
+    """
+
+    epochs: int = 1
+    rate: float = 1e-3
+    teacher: str = ""
+    temperature: float = 4.0
+    hard: float = 0.3
+    soft: float = 0.7
+    features: float = 0.0
+    layers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.teacher not in ("", "first"):
+            raise ConfigError("no teacher", found=self.teacher, allowed="first, or none")
+        if self.epochs < 1 or not self.rate > 0:
+            raise ConfigError(
+                "no training", found=f"{self.epochs} epochs at a rate of {self.rate}",
+                allowed="1 or more, above 0",
+            )  # fmt: skip
+
+    def run(
+        self,
+        model: nn.Module,
+        first: nn.Module,
+        masks: Mapping[str, torch.Tensor],
+        batches: Iterable[Batch],
+        progress: Epoch = lambda epoch, loss: None,
+    ) -> nn.Module:
+        """A trained copy of *model*.
+
+        Args:
+            model: is not changed; its weights may be rounded straight through.
+            first: the teacher, if there is one.
+            masks: parameters by name -> where they stay 0.
+            batches: of inputs and labels.
+            progress: is called after each epoch.
+
+        Raises:
+            ConfigError: as for :func:`limosa.torch.optimize.fit`.
+        """
+        twin = copy.deepcopy(model).train()
+        zeros = Optimized(twin, (), masks=_masks_of(twin, masks))
+        with Distillation(
+            first, twin, temperature=self.temperature, hard=self.hard, soft=self.soft,
+            features=self.features, layers=self.layers,
+        ) as distillation:  # fmt: skip
+            taught: Any = distillation if self.teacher else _cross_entropy(twin)
+            if self.layers and self.teacher:
+                distillation(*next(iter(batches)))  # makes the maps, which are trained as well
+            fit(
+                taught, distillation.parameters(), batches, epochs=self.epochs, rate=self.rate,
+                after_step=zeros.keep_zeros, progress=progress,
+            )  # fmt: skip
+        return twin.train(model.training)
+
+
+def _cross_entropy(model: nn.Module) -> Callable[[Any, torch.Tensor], torch.Tensor]:
+    def loss(inputs: Any, labels: torch.Tensor) -> torch.Tensor:
+        arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+        return functional.cross_entropy(model(*arguments), labels)
+
+    return loss
+
+
+def still_there(masks: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
+    """Masks of parameters that a later stage left in their form."""
+    shapes = {name: one.shape for name, one in model.named_parameters()}
+    return {name: mask for name, mask in masks.items() if shapes.get(name) == mask.shape}
+
+
+def _masks_of(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The masks under the names that parameters have while they are rounded straight through."""
+    named = {}
+    for name, mask in masks.items():
+        path, _, last = name.rpartition(".")
+        try:
+            module = model.get_submodule(path) if path else model
+        except AttributeError:
+            continue  # a later stage put other layers in its place
+        if parametrize.is_parametrized(module, last):
+            name = f"{path}.parametrizations.{last}.original".lstrip(".")
+        named[name] = mask
+    return still_there(named, model)

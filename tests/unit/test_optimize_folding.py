@@ -1,0 +1,119 @@
+"""Batch norms folded: the same function with fewer numbers."""
+
+import pytest
+import torch
+from torch import nn
+
+from limosa.errors import ConfigError
+from limosa.torch import optimize
+from limosa.torch.optimize import Context
+
+
+class Residual(nn.Module):
+    """A block whose first layer feeds a norm alone, and whose last norm sees a sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.BatchNorm2d(4)
+        self.second, self.shared = nn.ConvTranspose2d(4, 4, 1), nn.BatchNorm2d(4)
+        self.sum = nn.BatchNorm2d(4)
+        self.head, self.after = nn.Linear(4, 3), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        y = self.shared(self.second(self.norm(self.first(x)).relu()))
+        return self.after(self.head(self.sum(x + y).mean((2, 3))))
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    net = Residual()
+    for module in net.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.3, 3)
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    return net.eval()
+
+
+@pytest.fixture
+def context():
+    torch.manual_seed(1)
+    return Context(torch.randn(5, 4, 6, 6))
+
+
+def test_statistics_go_into_the_norms(net, context):
+    done = optimize.BatchNormFolding().apply(net, context)
+    assert not done.refused
+    new = done.model
+    for name in ("norm", "shared", "sum", "after"):
+        norm = new.get_submodule(name)
+        assert not norm.running_mean.any()
+        assert torch.equal(norm.running_var, torch.ones_like(norm.running_var))
+    assert not new.first.bias.any()
+    assert not new.second.bias.any()
+    assert not new.head.bias.any()
+    assert torch.equal(new.first.weight, net.first.weight), "weights keep their grid"
+    assert torch.allclose(new(context.example), net(context.example), rtol=1e-4, atol=1e-5)
+    assert net.norm.running_mean.any(), "the given model stays"
+    assert new.state_dict().keys() == net.state_dict().keys()
+    assert optimize.measure(new).nbytes < optimize.measure(net).nbytes
+
+
+def test_norms_go_into_layers(net, context):
+    done = optimize.BatchNormFolding("layer").apply(net, context)
+    new = done.model
+    assert isinstance(new.norm, nn.Identity)
+    assert isinstance(new.shared, nn.Identity)
+    assert isinstance(new.after, nn.Identity)
+    assert [(one.layer, one.why) for one in done.refused] == [
+        ("sum", "no single layer feeds it alone")
+    ]
+    assert torch.allclose(new(context.example), net(context.example), rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_that_cannot_be_traced(context):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            y = self.norm(self.layer(x))
+            return y if float(y.sum()) > 0 else -y
+
+    torch.manual_seed(0)
+    odd = Odd().eval()
+    done = optimize.BatchNormFolding().apply(odd, context)
+    assert "cannot trace" in done.refused[0].why
+    assert torch.equal(done.model.layer.bias, odd.layer.bias)
+    done = optimize.BatchNormFolding("layer").apply(odd, context)
+    assert "cannot trace" in done.refused[0].why
+    assert isinstance(done.model.norm, nn.BatchNorm2d)
+
+
+def test_layers_that_are_used_twice_or_bring_nothing(context):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+            self.plain = nn.BatchNorm2d(4, affine=False)
+            self.batch = nn.BatchNorm2d(4, track_running_stats=False)
+
+        def forward(self, x):
+            return self.batch(self.plain(self.norm(self.layer(self.layer(x)))))
+
+    done = optimize.BatchNormFolding().apply(Twice().eval(), context)
+    assert [one.layer for one in done.refused] == ["plain", "batch"]
+    assert done.model.layer.bias.any(), "it feeds itself, too"
+    with pytest.raises(ConfigError, match="no form"):
+        optimize.BatchNormFolding("layers")
+    with pytest.raises(ConfigError, match="no layer can be changed"):
+        optimize.BatchNormFolding().apply(nn.Linear(2, 2))
+
+
+def test_zeros_of_pruning_stay_zeros(net, context):
+    pruned = optimize.MagnitudePruning(0.5).apply(net, context).model
+    fused = optimize.BatchNormFolding("layer").apply(pruned, context).model
+    assert torch.equal(fused.first.weight == 0, pruned.first.weight == 0)
