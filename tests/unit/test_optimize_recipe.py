@@ -143,6 +143,78 @@ def test_a_search_behind_the_stages(shop, option, value):
     assert run.exit_code != 0
 
 
+STAGES = """
+[[stage]]
+do = "distil"
+width = 0.75
+train = { epochs = 2, rate = 0.003, teacher = "first", soft = 1.0, hard = 0.0 }
+
+[[stage]]
+do = "prune-gradually"
+sparsity = 0.5
+scope = "layer"
+steps = 2
+train = { epochs = 1 }
+
+[[stage]]
+do = "low-rank"
+budget = 0.9
+cost = "flops"
+
+[[stage]]
+do = "round-calibrated"
+bits = 4
+
+[[stage]]
+name = "sent"
+do = "encode"
+effort = 9
+"""
+
+
+def test_every_kind_of_stage_can_be_written(shop):
+    folder, _, _ = shop
+    path = folder / "recipe.toml"
+    head = path.read_text(encoding="utf-8").partition("[[stage]]")[0]
+    path.write_text(head.replace(', "pt2", "onnx"', "") + STAGES, encoding="utf-8")
+    run = CliRunner().invoke(group, ["optimize", "recipe.toml", "-o", "small", "--json"])
+    assert run.exit_code == 0, run.output
+    found = json.loads(run.stdout)
+    rows = {row["stage"]: row for row in found["rows"]}
+    assert list(rows) == [
+        "start", "distil", "prune-gradually", "low-rank", "round-calibrated", "sent",
+    ]  # fmt: skip
+    files = {one["kind"]: one for one in found["files"]}
+    assert files["limosa"]["nbytes"] == rows["sent"]["nbytes"] < rows["round-calibrated"]["nbytes"]
+    decoded = limosa.torch.load_file(folder / "small" / "model.limosa")
+    plain = load_file(folder / "small" / "model.safetensors")
+    assert decoded.keys() == plain.keys()
+    assert all(torch.equal(decoded[name], one) for name, one in plain.items())
+
+
+@pytest.mark.parametrize(
+    ("stage", "text"),
+    [
+        ('do = "distil"\nmodel = "optimize_shop:batches"', "no torch module"),
+        ('do = "distil"', "one of width and model"),
+        ('do = "encode"\nquality = "best"', "no quality"),
+        ('do = "prune-gradually"\nstep = 3', "no such setting"),
+        ('do = "round-calibrated"\nbits = 3\ninputs_of = "x"', "no such setting"),
+        ('do = "fold-norms"', "no layer can be changed"),
+        ('do = "prune-heads"', "no layer can be changed"),
+        ('do = "integer-kernels"\nactivations = "int4"', "no kind of activations"),
+    ],
+)
+def test_stages_that_make_no_sense(shop, stage, text):
+    folder, _, _ = shop
+    path = folder / "recipe.toml"
+    head = path.read_text(encoding="utf-8").partition("[[stage]]")[0]
+    path.write_text(f"{head}[[stage]]\n{stage}\n", encoding="utf-8")
+    run = CliRunner().invoke(group, ["optimize", "recipe.toml", "-o", "small"])
+    assert isinstance(run.exception, ConfigError), run.output
+    assert text in str(run.exception)
+
+
 def context(model):
     return optimize.Context(torch.zeros(1, 20))
 

@@ -40,10 +40,10 @@ def grid_of(tensor: torch.Tensor) -> float | None:
     >>> grid_of(torch.tensor([0.75, -0.5, 0.0])), grid_of(torch.tensor([0.1, 0.7]))
     (0.25, None)
     """
-    flat = tensor.detach().flatten().cpu()
-    if len(flat[:_GLANCE].unique()) > 2 * MAX_LEVELS + 1:
+    flat = tensor.detach().flatten().abs().double().cpu().numpy()
+    if len(np.unique(flat[:_GLANCE])) > MAX_LEVELS + 1:
         return None  # most weights were never rounded, and to sort them all takes its time
-    values = np.unique(flat.abs().double().numpy())
+    values = np.unique(flat)
     values = values[values > 0]
     if not len(values) or len(values) > MAX_LEVELS or not np.isfinite(values).all():
         return None

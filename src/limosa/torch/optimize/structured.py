@@ -26,6 +26,7 @@ from limosa.torch.optimize.technique import (
     Refusal,
     Technique,
     check_share,
+    named_modules,
     nonzeros,
 )
 
@@ -158,9 +159,13 @@ def _outputs_of(tp: Any, model: nn.Module, context: Context) -> list[nn.Module]:
     with _tracing():
         graph = tp.DependencyGraph().build_dependency(model, context.example)
     found: list[nn.Module] = []
-    for module in model.modules():
-        if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
-            continue
+    for path, module in named_modules(model, (nn.Linear, nn.modules.conv._ConvNd), "", ""):
+        if module not in graph.module2node:
+            # What it needs is not known, and it may be used with other inputs.
+            raise ConfigError(
+                "the example passes a layer by", where=path, allowed="an example that uses all",
+                remedy="prune without structure, or take the layer out of the model",
+            )  # fmt: skip
         prune = graph.get_pruner_of_module(module).prune_out_channels
         group = graph.get_pruning_group(module, prune, [0])
         ends = [

@@ -1,0 +1,259 @@
+"""Stages of a recipe that lean on others: calibrated rounding, students, pruning in steps."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import limosa
+from limosa.errors import ConfigError
+from limosa.torch import optimize
+from limosa.torch.optimize import Context
+from limosa.torch.optimize.recipe import Recipe, Stage
+from limosa.torch.optimize.training import Training
+
+
+class Odd(nn.Module):
+    """A network whose way depends on its numbers: torch.fx and torch.export cannot trace it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.left, self.right = nn.Linear(16, 32), nn.Linear(16, 32)
+        self.last = nn.Linear(32, 4)
+
+    def forward(self, x):
+        y = self.norm(self.first(x)).relu().mean((2, 3))
+        y = self.left(y) if float(y.sum().detach()) > 0 else self.right(y)
+        return self.last(y.relu())
+
+
+@pytest.fixture
+def data():
+    torch.manual_seed(0)
+    inputs = torch.randn(256, 3, 8, 8)
+    labels = inputs.mean((1, 2, 3)).mul(40).long().clamp(-1, 2) + 1
+    return [(inputs[i : i + 32], labels[i : i + 32]) for i in range(0, 256, 32)]
+
+
+@pytest.fixture
+def context(data):
+    def loss(model, batch):
+        return functional.cross_entropy(model(batch[0]), batch[1])
+
+    return Context(data[0][0], data, loss)
+
+
+def plain():
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4),
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [
+        optimize.MagnitudePruning(0.5),
+        optimize.SaliencyPruning(0.5),
+        optimize.LowRank(energy=0.5),
+        optimize.LowRank(budget=0.5, cost="flops"),
+        optimize.LinearRounding(4),
+        optimize.CodebookRounding(8),
+        optimize.CalibratedRounding(bits=3),
+        optimize.BatchNormFolding(),
+        optimize.IntegerKernels("float"),
+        optimize.Encoding(),
+    ],
+    ids=repr,
+)
+def test_models_that_cannot_be_traced(technique, context):
+    torch.manual_seed(0)
+    odd = Odd().eval()
+    before = {name: one.clone() for name, one in odd.state_dict().items()}
+    done = technique.apply(odd, context)
+    assert done.changes
+    assert done.model(context.example).shape == (32, 4)
+    assert all(torch.equal(before[name], one) for name, one in odd.state_dict().items())
+
+
+def test_structure_is_not_guessed_where_the_way_depends_on_numbers(context):
+    with pytest.raises(ConfigError, match=r"right.*passes a layer by"):
+        optimize.StructuredPruning(0.5).apply(Odd().eval(), context)
+
+
+def test_calibrated_rounding_keeps_zeros_and_looks_at_data(context):
+    net = optimize.MagnitudePruning(0.6).apply(plain(), context).model
+    zeros = [one == 0 for one in net.parameters()]
+    done = optimize.CalibratedRounding(bits=3).apply(net, context)
+    assert all(
+        bool((one[mask] == 0).all())
+        for one, mask in zip(done.model.parameters(), zeros, strict=True)
+    )
+    wanted = net(context.example)
+    errors = {}
+    for bits in (2.0, 3.0):
+        rounded = optimize.CalibratedRounding(bits=bits).apply(net, context).model
+        errors[bits] = float((rounded(context.example) - wanted).square().mean().detach())
+    assert errors[3.0] < errors[2.0] / 2
+    encoded = optimize.Encoding().apply(done.model, context)
+    state = encoded.model.state_dict()
+    assert all(
+        torch.equal(
+            state[f"{change.layer}.weight"], done.model.state_dict()[f"{change.layer}.weight"]
+        )
+        for change in done.changes
+    ), "the coder finds the steps again"
+
+
+def test_calibrated_rounding_touches_what_it_may(context):
+    net = plain()
+    done = optimize.CalibratedRounding(bits=3, only="3").apply(net, context)
+    assert [change.layer for change in done.changes] == ["3"]
+    before, after = net.state_dict(), done.model.state_dict()
+    assert {n for n in before if not torch.equal(before[n], after[n])} == {"3.weight"}
+    again = optimize.CalibratedRounding(bits=3, only="3").apply(net, context)
+    assert torch.equal(again.model[3].weight, done.model[3].weight)
+    with pytest.raises(ConfigError, match="batches"):
+        optimize.CalibratedRounding(bits=3).apply(net, Context(context.example))
+    with pytest.raises(ConfigError, match="one of"):
+        optimize.CalibratedRounding()
+
+
+def test_low_rank_spends_flops_where_weights_are_used_often(context):
+    torch.manual_seed(0)
+    # The same weights and singular values, but one layer is used at 64 places.
+    net = nn.Sequential(
+        nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 1), nn.Flatten(), nn.Linear(2048, 32),
+        nn.Linear(32, 32),
+    ).eval()  # fmt: skip
+    net[4].weight.data.copy_(net[1].weight.data.reshape(32, 32))
+    only = "1|4"
+    by_flops = optimize.LowRank(budget=0.5, cost="flops", only=only).apply(net, context)
+    measured = optimize.measure(net, context), optimize.measure(by_flops.model, context)
+    ranks = {change.layer: change.what for change in by_flops.changes}
+    assert "1" in ranks, ranks
+    layers_only = 32 * 32 * 65 * 2 * 32  # two for each multiplication, for 32 samples
+    saved = measured[0].flops - measured[1].flops
+    assert 0.4 * layers_only < saved < 0.6 * layers_only
+    with pytest.raises(ConfigError, match="example"):
+        optimize.LowRank(budget=0.5, cost="flops").apply(net)
+    with pytest.raises(ConfigError, match="no cost"):
+        optimize.LowRank(budget=0.5, cost="bytes")
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_student_derived_by_width(context, fresh):
+    teacher = plain()
+    done = optimize.Student(width=0.5, fresh=fresh).apply(teacher, context)
+    assert done.model[0].out_channels == 8
+    assert done.model[3].out_channels == 16
+    assert done.model(context.example).shape == (32, 4)
+    assert teacher[0].out_channels == 16
+    old = {tuple(row.flatten().tolist()) for row in teacher[0].weight}
+    kept = [tuple(row.flatten().tolist()) in old for row in done.model[0].weight]
+    assert not any(kept) if fresh else all(kept)
+
+
+def test_a_student_that_is_given(context):
+    teacher, small = plain(), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4))
+    done = optimize.Student(model=small).apply(teacher, context)
+    assert done.model is not small
+    assert torch.equal(done.model(context.example), small(context.example))
+    with pytest.raises(ConfigError, match="another form"):
+        optimize.Student(model=nn.Sequential(nn.Flatten(), nn.Linear(192, 3))).apply(
+            teacher, context
+        )
+    for settings in ({}, {"width": 0.5, "model": small}, {"width": 1.5}):
+        with pytest.raises(ConfigError):
+            optimize.Student(**settings)
+
+
+def test_saliency_leaves_no_layer_without_weights(context):
+    class Beside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.loud, self.quiet = nn.Linear(192, 4), nn.Linear(192, 4)
+
+        def forward(self, x):
+            return self.loud(x.flatten(1)) + 1e-4 * self.quiet(x.flatten(1))
+
+    torch.manual_seed(0)
+    net = Beside()
+    sparse = optimize.SaliencyPruning(0.9).apply(net, context).model
+    bare = optimize.SaliencyPruning(0.9, floor=0.0).apply(net, context).model
+    assert torch.count_nonzero(bare.quiet.weight) == 0
+    assert torch.count_nonzero(sparse.quiet.weight) == round(0.02 * 768)
+    kept = sparse.quiet.weight != 0
+    assert sparse.quiet.weight[kept].equal(net.quiet.weight[kept])
+    totals = [
+        int(torch.count_nonzero(one.loud.weight) + torch.count_nonzero(one.quiet.weight))
+        for one in (sparse, bare)
+    ]
+    assert totals[0] == totals[1] == round(0.1 * 2 * 768), "as sparse as was asked"
+
+
+def test_a_whole_recipe(data, context, tmp_path):
+    seen = []
+    net = plain()
+    recipe = Recipe(
+        [
+            Stage("narrow", optimize.Student(width=0.5), Training(2, 3e-3, "first")),
+            Stage(
+                "prune", optimize.GradualPruning(optimize.MagnitudePruning(0.7), steps=3),
+                Training(1, 3e-3, "first", features=0.1, layers={"3": "3"}),
+            ),
+            Stage("round", optimize.LinearRounding(4), Training(1)),
+            Stage("fold", optimize.BatchNormFolding()),
+            Stage("encode", optimize.Encoding()),
+        ]
+    )  # fmt: skip
+
+    def run():
+        return recipe.run(
+            net, context, batches=data, folder=tmp_path,
+            progress=lambda *told: seen.append(told),
+        )  # fmt: skip
+
+    small = run()
+    assert [row.stage for row in recipe.rows] == [
+        "start", "narrow", "prune", "round", "fold", "encode",
+    ]  # fmt: skip
+    assert seen == [
+        ("narrow", 0, 2), ("narrow", 1, 2), ("narrow", 2, 2),
+        ("prune", 0, 3), ("prune", 1, 3), ("prune", 2, 3), ("prune", 3, 3),
+        ("round", 0, 1), ("round", 1, 1), ("fold", 0, 0), ("encode", 0, 0),
+    ]  # fmt: skip
+    # Zeros of pruning are zeros to the end.
+    weights = torch.cat([small[i].weight.flatten() for i in (0, 3, 8)])
+    assert float((weights == 0).float().mean()) >= 0.69
+    nbytes = [row.nbytes for row in recipe.rows]
+    assert nbytes[0] > nbytes[1] > nbytes[2] > nbytes[3] > nbytes[4] > nbytes[5]
+    assert nbytes[5] == len(recipe.data)
+    decoded = limosa.torch.load(recipe.data)
+    assert all(torch.equal(decoded[name], one) for name, one in small.state_dict().items())
+    # A second run finds it all.
+    data_before, rows = recipe.data, recipe.rows
+    again = run()
+    assert recipe.rows[1:] == rows[1:]
+    assert recipe.data == data_before
+    assert all(torch.equal(again.state_dict()[n], one) for n, one in small.state_dict().items())
+
+
+def test_what_the_receiver_needs_is_told_to_the_end(context):
+    recipe = Recipe(
+        [
+            Stage("kernels", optimize.IntegerKernels(least=4)),
+            Stage("encode", optimize.Encoding()),
+        ]
+    )
+    recipe.run(plain(), context)
+    assert [row.receiver_needs for row in recipe.rows] == ["", "torchao", "torchao"]
+
+
+def test_training_that_makes_no_sense():
+    for settings in ({"teacher": "last"}, {"epochs": 0}, {"rate": 0.0}):
+        with pytest.raises(ConfigError):
+            Training(**settings)
