@@ -3,32 +3,60 @@
 import csv
 
 import pytest
-from benchmarks.papers.model_optimization import Row, alone, entropy_row, recipes, trained, write
+from benchmarks.papers.optimization import report, rivals, ways
+from benchmarks.papers.optimization.subjects import Row, digits_net
 from benchmarks.papers.updates.data import digits
 
 
 def test_rows_are_measured_and_written(tmp_path):
-    subject = trained("vgg-tiny", digits(), 1)
-    rows = [*alone(subject), *recipes(subject, (0.8,))]
-    plain = rows[0]
-    assert plain.way == "without loss"
-    assert plain.lost == 0
-    assert plain.accuracy > 60
+    subject = digits_net("vgg-tiny", digits(), 1)
+    rows = [*rivals.rows(subject), *ways.alone(subject), *ways.recipes(subject, (0.8,))]
     by_way = {row.way: row for row in rows}
+    assert len(by_way) == len(rows)
+    plain = by_way["without loss"]
+    assert plain.lost == 0
+    assert plain.metric > 60
+    assert by_way["near-lossless"].nbytes < plain.nbytes
     assert by_way["90 % pruned"].nonzeros < 0.15 * plain.nonzeros
+    assert by_way["90 % pruned, zip"].nonzeros < 0.15 * plain.nonzeros
     assert by_way["half of the channels"].mflop < plain.mflop / 2
-    assert by_way["low rank, 40 %"].parameters < plain.parameters / 2
-    assert by_way["recipe: 80% pruned, 4 bits"].nbytes < plain.nbytes / 8
-    searched = next(row for row in rows if row.way.startswith("search"))
-    asked = int(searched.way.split()[-3].replace(",", ""))
-    assert 0.95 * asked < searched.nbytes <= asked
-    entropy = entropy_row(subject)
-    assert entropy[0] == pytest.approx(entropy[1] / entropy[2])
-    write(tmp_path, rows, {"vgg-tiny": entropy})
+    assert by_way["low rank, 40 % of the parameters"].parameters < plain.parameters / 2
+    assert by_way["low rank, 40 % of the FLOPs"].mflop < 0.6 * plain.mflop
+    assert by_way["int8 of linear layers, zstd"].receiver_needs == "torchao"
+    recipe = by_way["recipe: 80% pruned, 4 bits"]
+    assert recipe.nbytes < plain.nbytes / 8
+    assert recipe.lost < 15
+    for row in rows:
+        if row.way.startswith("search"):
+            asked = int(row.way.split()[-3].replace(",", ""))
+            assert 0.95 * asked < row.nbytes <= asked
+    levels, whole, least = ways.entropy(subject)
+    assert 0.98 * least < levels < whole
+    report.write(tmp_path, rows, {"vgg-tiny": (levels, whole, least)})
     text = (tmp_path / "model_optimization.md").read_text(encoding="utf-8")
     assert f"| {plain.nbytes:,} |" in text
     assert "entropy of the symbols" in text
+    assert (tmp_path / "model_optimization.png").stat().st_size > 10_000
     with (tmp_path / "model_optimization.csv").open(encoding="utf-8") as file:
         written = list(csv.DictReader(file))
     assert [Row.__dataclass_fields__.keys() == row.keys() for row in written]
     assert [int(row["nbytes"]) for row in written] == [row.nbytes for row in rows]
+
+
+def test_verdicts_say_what_is_missed():
+    def row(way, whose, nbytes, lost, faster=1.0):
+        return Row("net", way, whose, nbytes, 1e5 / nbytes, 97 - lost, lost, 9, 9, 1.0, faster)
+
+    rows = [
+        row("without loss", "limosa", 80_000, 0.0), row("recipe", "limosa", 4_000, 0.4),
+        row("too much", "limosa", 1_000, 9.0), row("int8", "others", 7_000, 0.6),
+        row("norms into layers", "limosa", 80_000, 0.0, 0.9),
+    ]  # fmt: skip
+    found = report.verdicts(rows, (1040, 1100, 1000.0))
+    assert "25.0 × (20 asked of the digits): reached" in found[0]
+    assert "1.75 × its bytes (2 asked): **missed**" in found[1]
+    assert "1.040 × the entropy" in found[2]
+    assert "**missed**" in found[2]
+    assert "0.90 × as fast" in found[3]
+    with pytest.raises(StopIteration):
+        report.verdicts(rows[1:], None)

@@ -6,7 +6,9 @@ those of the integers and their scales.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -129,17 +131,32 @@ def set_flat_state(
 
 def _library() -> Any:
     try:
-        import torchao
-        import torchao.quantization
+        with _quiet():
+            import torchao
+            import torchao.quantization
     except ImportError:
         raise MissingExtraError.for_extra("optimize", "integer kernels") from None
     return torchao
 
 
 def _support() -> Any:
-    _library()
     try:
-        from torchao.prototype.safetensors import safetensors_support
+        with _quiet():
+            from torchao.prototype.safetensors import safetensors_support
     except ImportError:
         raise MissingExtraError.for_extra("optimize", "tensors of torchao") from None
     return safetensors_support
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torchao tells of every kernel for other machines that it cannot load on this one."""
+    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
