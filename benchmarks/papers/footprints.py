@@ -99,13 +99,17 @@ def _make(cell: Cell, source: str) -> nn.Module | None:
     module, _, name = source.partition(":")
     try:
         found = importlib.import_module(module)
-    except ImportError:
+    except (ImportError, RuntimeError):  # the latter where torchvision was built for another torch
         return None
     if module == "timm":
         return found.create_model(name, pretrained=False)
     if module == "effdet":
-        return found.create_model("tf_efficientdet_d0", pretrained=False)
-    return getattr(found, name)(weights=None)
+        return found.create_model(
+            "tf_efficientdet_d0", pretrained=False, pretrained_backbone=False
+        )
+    # Without the classifiers beside the network, which only its training has.
+    options = {"aux_logits": False, "init_weights": True} if name == "inception_v3" else {}
+    return getattr(found, name)(weights=None, **options)
 
 
 def doubts(cell: Cell, found: Measured | None) -> list[str]:
