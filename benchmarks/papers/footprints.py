@@ -104,9 +104,7 @@ def _make(cell: Cell, source: str) -> nn.Module | None:
     if module == "timm":
         return found.create_model(name, pretrained=False)
     if module == "effdet":
-        return found.create_model(
-            "tf_efficientdet_d0", pretrained=False, pretrained_backbone=False
-        )
+        return found.create_model("tf_efficientdet_d0", pretrained=False, pretrained_backbone=False)
     # Without the classifiers beside the network, which only its training has.
     options = {"aux_logits": False, "init_weights": True} if name == "inception_v3" else {}
     return getattr(found, name)(weights=None, **options)

@@ -119,7 +119,8 @@ def test_the_table_for_people(shop):
     run = CliRunner().invoke(group, ["optimize", "recipe.toml", "-o", "small"])
     assert run.exit_code == 0, run.output
     assert "4 bits" in run.stdout
-    assert "nothing" in run.stdout
+    assert "needs no more than before" in run.stdout
+    assert max(map(len, run.stdout.splitlines())) <= 110
 
 
 @pytest.mark.parametrize(("option", "value"), [("--budget", "4KB"), ("--max-drop", "1")])

@@ -74,6 +74,17 @@ def test_the_given_model_stays_and_norms_and_biases_do_too(technique, net, conte
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=repr)
+def test_statistics_of_a_model_in_training_stay(technique, net, context):
+    net.train()
+    before = state(net)
+    optimize.measure(net, context)
+    done = technique.apply(net, context)
+    assert unchanged(before, net)
+    assert net[1].training
+    assert torch.equal(done.model[1].running_mean, before["1.running_mean"])
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=repr)
 def test_it_is_the_same_each_time(technique, net, context):
     one, two = technique.apply(net, context), technique.apply(net, context)
     assert unchanged(state(one.model), two.model)

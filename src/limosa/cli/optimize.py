@@ -175,10 +175,7 @@ def write_table(rows: list[Row], path: Path) -> None:
 
 def show(rows: list[Row], files: list[Exported]) -> None:
     """Print the table and the files."""
-    headings = [
-        "stage", "parameters", "not 0", "MFLOP", "safetensors", "limosa", "×", "metric", "s",
-        "receiver needs",
-    ]  # fmt: skip
+    headings = ["stage", "params", "not 0", "MFLOP", "plain", "limosa", "×", "metric", "s"]
     start = rows[0]
     cells = [
         [
@@ -186,7 +183,6 @@ def show(rows: list[Row], files: list[Exported]) -> None:
             "" if row.flops is None else f"{row.flops / 1e6:.2f}",
             f"{row.raw_nbytes:,}", f"{row.nbytes:,}", f"{start.raw_nbytes / row.nbytes:.1f}",
             "" if row.metric is None else f"{row.metric:.4g}", f"{row.seconds:.1f}",
-            row.receiver_needs or "nothing",
         ]
         for row in rows
     ]  # fmt: skip
@@ -194,6 +190,11 @@ def show(rows: list[Row], files: list[Exported]) -> None:
     for row in rows:
         for text in row.refused:
             click.echo(f"{row.stage}: left {text}")
+    needs = next((row for row in rows if row.receiver_needs), None)
+    click.echo(
+        "plain: bytes as safetensors; the receiver needs "
+        + (f"{needs.receiver_needs} since {needs.stage}" if needs else "no more than before")
+    )
     for one in files:
         equal = "" if one.difference is None else f", outputs differ by {one.difference:.1e}"
         click.echo(f"{one.path}: {one.nbytes:,} bytes{equal}")
@@ -217,8 +218,18 @@ def draw(rows: list[Row], path: Path) -> None:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "-o", color="#00727a")
-    for x, y, text in points:
-        axes.annotate(text, (x, y), (4, 5), textcoords="offset points", fontsize=8)
+    for number, (x, y, text) in enumerate(points):
+        # By turns above and below: stages that change few bytes lie close together.
+        above = number % 2 == 0
+        axes.annotate(
+            text, (x, y), (0, 7 if above else -7), textcoords="offset points", fontsize=8,
+            rotation=35, ha="left" if above else "right", va="bottom" if above else "top",
+        )  # fmt: skip
+    # Differences far below a percent are noise, and shall not look like more.
+    low, high = axes.get_ylim()
+    margin = max(0.35 * (high - low), 0.01 * max(abs(low), abs(high)))
+    axes.set_ylim(low - margin, high + margin)
+    axes.margins(x=0.12)
     axes.set(xscale="log", xlabel="bytes as limosa", ylabel="metric")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)

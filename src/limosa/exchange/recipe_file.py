@@ -9,6 +9,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -18,6 +19,7 @@ from limosa.errors import ConfigError, MissingExtraError
 from limosa.exchange.feature_service.naming import find, find_model
 from limosa.exchange.qualities import parse_quality
 from limosa.files import read
+from limosa.tensors import Tensor
 from limosa.torch import load_file, optimize
 from limosa.torch.dtypes import from_tensor
 from limosa.torch.optimize.recipe import Metric, Recipe, Stage
@@ -173,7 +175,12 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         state = load_file(path)
     else:
         with read(path) as bundle:
-            state = {spec.name: from_tensor(bundle.get(spec.name)).clone() for spec in bundle.specs}
+            held = {spec.name: bundle.get(spec.name) for spec in bundle.specs}
+            # Copied, for torch warns of memory that cannot be written to.
+            state = {
+                name: from_tensor(Tensor(one.dtype, one.shape, np.array(one.data)))
+                for name, one in held.items()
+            }
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

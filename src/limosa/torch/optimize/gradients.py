@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from limosa.errors import ConfigError
-from limosa.torch.optimize.technique import Context, Layer
+from limosa.torch.optimize.technique import Context, Layer, evaluation
 
 
 def backward_passes(
@@ -30,7 +30,8 @@ def backward_passes(
     for batch in context.batches:
         if not add_up:
             model.zero_grad(set_to_none=True)
-        context.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+        with evaluation(model):
+            context.loss(model, batch).backward()  # type: ignore[no-untyped-call]
         count += 1
         yield
     if not count:

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from limosa.codec.quality import Quality
 from limosa.torch.optimize.kernels import flat_state
-from limosa.torch.optimize.technique import Context, nonzeros
+from limosa.torch.optimize.technique import Context, nonzeros, outputs_of
 from limosa.torch.tensors import save
 
 
@@ -71,5 +71,5 @@ def measure(
 @torch.no_grad()
 def _flops(model: nn.Module, context: Context) -> int:
     with FlopCounterMode(display=False) as counter:
-        model(*context.inputs())
+        outputs_of(model, context)
     return int(counter.get_total_flops())

@@ -6,6 +6,7 @@ import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -275,14 +276,21 @@ def guard(
 
 def outputs_of(model: nn.Module, context: Context) -> list[torch.Tensor]:
     """What a model makes of the example, in evaluation, whatever shape its output has."""
+    with evaluation(model):
+        flat, _ = tree_flatten(model(*context.inputs()))
+    return [one for one in flat if isinstance(one, torch.Tensor)]
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """A model as it is after training, so that no norm takes notice of what it is shown."""
     trained = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        flat, _ = tree_flatten(model(*context.inputs()))
+        yield
     finally:
         for module in trained:
             module.training = True
-    return [one for one in flat if isinstance(one, torch.Tensor)]
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
