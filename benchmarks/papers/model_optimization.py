@@ -30,18 +30,16 @@ def main() -> None:
     options = _parse()
     names = ("vgg-tiny",) if options.quick else options.networks
     torch.set_num_threads(1)
-    rows: list[Row] = []
-    entropies: dict[str, tuple[int, int, float]] = {}
+    # Rows of networks that are not measured now stay: each takes its time.
+    rows = [row for row in report.read(options.out) if row.network not in names]
     for name in names:
         subject = _subject(name, 2 if options.quick else _EPOCHS)
         print(f"{name}: {subject.right:.1f} %, {subject.raw:,} bytes", flush=True)
         for row in _rows(subject):
             rows.append(row)
             print(f"  {row.way}: {row.nbytes:,} bytes, {row.metric:.1f} %", flush=True)
-        if name != _LITE0:
-            entropies[name] = ways.entropy(subject)
         # After each network: a run that is cut off leaves what it has.
-        report.write(options.out, rows, entropies)
+        report.write(options.out, rows)
     print((options.out / f"{report.NAME}.md").read_text(encoding="utf-8"))
 
 

@@ -89,6 +89,36 @@ REFINE = [
     "reconstitute",
 ]
 
+OPTIMIZE = [
+    "BatchNormFolding",
+    "CalibratedRounding",
+    "Change",
+    "CodebookRounding",
+    "Context",
+    "Distillation",
+    "Encoding",
+    "Found",
+    "GradualPruning",
+    "HeadPruning",
+    "IntegerKernels",
+    "LinearRounding",
+    "LowRank",
+    "MagnitudePruning",
+    "Measures",
+    "Optimized",
+    "Refusal",
+    "SaliencyPruning",
+    "Search",
+    "StructuredPruning",
+    "Student",
+    "Technique",
+    "fit",
+    "flat_state",
+    "measure",
+    "near_lossless",
+    "set_flat_state",
+]
+
 
 def test_public_names():
     assert sorted(limosa.__all__) == PUBLIC
@@ -96,6 +126,10 @@ def test_public_names():
 
 def test_public_names_of_torch():
     assert sorted(pytest.importorskip("limosa.torch").__all__) == TORCH
+
+
+def test_public_names_of_optimize():
+    assert sorted(pytest.importorskip("limosa.torch.optimize").__all__) == OPTIMIZE
 
 
 def test_public_names_of_refine():

@@ -187,6 +187,17 @@ def test_low_rank_is_smaller_and_does_less(net, context):
     assert after.nbytes < before.nbytes
 
 
+def test_bytes_are_kept_to():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32)).bfloat16()
+    done = optimize.LowRank(nbytes=6000).apply(net)
+    spent = sum(one.nbytes for one in done.model.parameters() if one.dim() == 2)
+    assert 0.9 * 6000 < spent <= 6000
+    for settings in ({"nbytes": 0}, {"nbytes": 9, "budget": 0.5}, {"nbytes": 9, "cost": "flops"}):
+        with pytest.raises(ConfigError):
+            optimize.LowRank(**settings)
+
+
 def test_a_budget_is_kept():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(80, 80), nn.ReLU(), nn.Linear(80, 80))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -27,7 +27,7 @@ once, on one thread, 64 images, both by turns.
 """
 
 
-def write(out: Path, rows: Sequence[Row], entropies: Mapping[str, tuple[int, int, float]]) -> None:
+def write(out: Path, rows: Sequence[Row]) -> None:
     """Write the table as CSV, Markdown and PNG."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / f"{NAME}.csv").open("w", newline="", encoding="utf-8") as file:
@@ -37,9 +37,22 @@ def write(out: Path, rows: Sequence[Row], entropies: Mapping[str, tuple[int, int
     lines = [_HEAD.format(machine=machine.describe())]
     for name in dict.fromkeys(row.network for row in rows):
         mine = [row for row in rows if row.network == name]
-        lines += [f"## {name}", "", *_table(mine), "", *verdicts(mine, entropies.get(name)), ""]
+        lines += [f"## {name}", "", *_table(mine), "", *verdicts(mine), ""]
     (out / f"{NAME}.md").write_text("\n".join(lines), encoding="utf-8")
     draw(out / f"{NAME}.png", rows)
+
+
+def read(out: Path) -> list[Row]:
+    """The rows that :func:`write` wrote; none where there is no such file."""
+    path = out / f"{NAME}.csv"
+    if not path.exists():
+        return []
+    kinds = {"str": str, "int": int, "float": float}
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            Row(**{field.name: kinds[str(field.type)](line[field.name]) for field in fields(Row)})
+            for line in csv.DictReader(file)
+        ]
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
@@ -57,7 +70,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def verdicts(rows: Sequence[Row], entropy: tuple[int, int, float] | None) -> list[str]:
+def verdicts(rows: Sequence[Row]) -> list[str]:
     """What was asked for, beside what came out."""
     lines = []
     good = [row for row in rows if row.whose == "limosa" and row.lost <= 0.5]
@@ -75,14 +88,13 @@ def verdicts(rows: Sequence[Row], entropy: tuple[int, int, float] | None) -> lis
                 f"- The smallest rival at most 0.3 worse: {other.way} ({other.whose}), "
                 f"{ratio:.2f} × its bytes (2 asked): {_reached(ratio >= 2)}."
             )
-    if entropy is not None:
-        levels, whole, least = entropy
-        lines.append(
-            f"- 90 % zeros in each layer and 4 bits: {levels:,} bytes of coded levels, "
-            f"{levels / least:.3f} × the entropy of the symbols, {least:,.0f} (1.03 asked): "
-            f"{_reached(levels <= 1.03 * least)}. The whole file, with names and shapes: "
-            f"{whole:,} bytes, {whole / least:.3f} ×."
-        )
+    for row in rows:
+        if row.levels:
+            ratio = row.levels / row.entropy
+            lines.append(
+                f"- {row.way}: {row.levels:,} bytes of coded levels, {ratio:.3f} × the entropy of "
+                f"the symbols, {row.entropy:,.0f} (1.03 asked): {_reached(ratio <= 1.03)}."
+            )
     plain = next(row for row in rows if row.way == "without loss")
     for row in rows:
         if row.whose == "limosa" and row.way in FASTER:

@@ -28,7 +28,8 @@ class Row:
     """A way: whose it is, bytes that travel, and what is decoded from them.
 
     ``metric`` is in percent, ``lost`` in points; ``faster`` is how often the model runs in the
-    time that the original takes, both measured by turns.
+    time that the original takes, both measured by turns. Of one row the bytes of its coded
+    ``levels`` and those of their ``entropy`` are known.
     """
 
     network: str
@@ -43,6 +44,8 @@ class Row:
     mflop: float
     faster: float
     receiver_needs: str = ""
+    levels: int = 0
+    entropy: float = 0.0
 
 
 @dataclass

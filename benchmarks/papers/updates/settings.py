@@ -124,12 +124,16 @@ def figure4() -> list[Setting]:
         RM: (0.02, 0.1, 0.2), FP: (0.2, 0.5, 0.8),
     }  # fmt: skip
     resnet = {KA: (1, 3), ML: (8,), LRA: (8,), LRU: (4, 12), RM: (0.02, 0.1), FP: (0.5,)}
-    return [
-        *_paper("vgg-small", values),
-        Setting("tiny-resnet", "First"),
+    # Four times the operations of VGG-small: a third of the epochs, of all methods alike.
+    rows = [
         Setting("tiny-resnet", "Difference", learning_rate=_DENSE_RATE, steps=_DENSE_STEPS),
         *_paper("tiny-resnet", resnet),
         Setting("tiny-resnet", "Difference", 0, 6e-3, lam=4e-5, step=1.5),
+    ]
+    return [
+        *_paper("vgg-small", values),
+        Setting("tiny-resnet", "First"),
+        *(replace(row, epochs=8.0) for row in rows),
     ]
 
 

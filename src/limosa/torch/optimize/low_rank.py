@@ -34,14 +34,15 @@ class LowRank(Technique):
         energy: or the least rank that keeps this share of a layer's squared singular values.
         budget: or this share of what the layers cost, spent where the squares are largest for
             what they cost, over all layers together.
-        cost: "parameters", or "flops" of a call with the context's example, for speed.
+        nbytes: or so many bytes of all layers' factors, as they are in memory, spent likewise.
+        cost: of a budget, "parameters", or "flops" of a call with the context's example, for speed.
         form: of a convolution: "channel", k x k to r channels and then 1 x 1 (X. Zhang et al.,
             2015), or "spatial", k x 1 and then 1 x k (M. Jaderberg et al., 2014).
         only, exclude: patterns of the paths of layers.
 
     Raises:
-        ConfigError: not exactly one of *rank*, *energy* and *budget* is given, or one is out of
-            range; a rank above a layer's full one.
+        ConfigError: not exactly one of *rank*, *energy*, *budget* and *nbytes* is given, or one
+            is out of range; a rank above a layer's full one.
 
     >>> model = nn.Sequential(nn.Linear(64, 64))
     >>> done = LowRank(rank=4).apply(model, Context(torch.ones(1, 64)))
@@ -52,19 +53,27 @@ class LowRank(Technique):
     rank: int | None = None
     energy: float | None = None
     budget: float | None = None
+    nbytes: int | None = None
     cost: Literal["parameters", "flops"] = "parameters"
     form: Literal["channel", "spatial"] = "channel"
     only: str = ""
     exclude: str = ""
 
     def __post_init__(self) -> None:
-        given = [x for x in (self.rank, self.energy, self.budget) if x is not None]
+        given = [
+            one for one in (self.rank, self.energy, self.budget, self.nbytes) if one is not None
+        ]
         if self.cost not in ("parameters", "flops"):
             raise ConfigError("no cost", found=repr(self.cost), allowed="parameters, flops")
         if len(given) != 1 or (self.rank is not None and self.rank < 1):
             raise ConfigError(
-                "one of rank, energy and budget", found=f"{len(given)} given",
-                allowed="a rank of 1 or more, or a share",
+                "one of rank, energy, budget and nbytes", found=f"{len(given)} given",
+                allowed="a rank of 1 or more, a share, or bytes",
+            )  # fmt: skip
+        if self.nbytes is not None and (self.nbytes < 1 or self.cost == "flops"):
+            raise ConfigError(
+                "no bytes to spend", found=f"{self.nbytes}, cost {self.cost}",
+                allowed="1 or more, of parameters",
             )  # fmt: skip
         for name in ("energy", "budget"):
             value = getattr(self, name)
@@ -113,8 +122,11 @@ class LowRank(Technique):
             return {layer.path: self.rank for layer in layers}
         if self.energy is not None:
             return {path: _rank_of_energy(s, self.energy) for path, (_, s, _) in parts.items()}
-        assert self.budget is not None
-        return _ranks_of_budget(layers, parts, calls, self.budget)
+        share = self.budget
+        if self.nbytes is not None:
+            share = self.nbytes / sum(layer.weight.nbytes for layer in layers)
+        assert share is not None
+        return _ranks_of_budget(layers, parts, calls, share)
 
     def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
         """The old layers, with the products of the new ones as weights."""
