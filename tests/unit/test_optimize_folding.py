@@ -113,6 +113,18 @@ def test_layers_that_are_used_twice_or_bring_nothing(context):
         optimize.BatchNormFolding().apply(nn.Linear(2, 2))
 
 
+def test_what_is_tied_stays(context):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)]
+    layers[2].bias = layers[0].bias
+    net = nn.Sequential(*layers, nn.BatchNorm2d(4), nn.BatchNorm2d(4)).eval()
+    net[5].weight = net[4].weight
+    done = optimize.BatchNormFolding().apply(net, context)
+    assert [one.layer for one in done.refused] == ["4", "5"]
+    assert torch.equal(done.model[0].bias, net[0].bias)
+    assert done.model[0].bias is done.model[2].bias
+
+
 def test_zeros_of_pruning_stay_zeros(net, context):
     pruned = optimize.MagnitudePruning(0.5).apply(net, context).model
     fused = optimize.BatchNormFolding("layer").apply(pruned, context).model

@@ -271,6 +271,33 @@ def test_the_same_recipe_gives_the_same_bits(shop):
     assert zeros.float().mean() > 0.3, "the zeros of a stage stay in those behind it"
 
 
+def test_bars_by_epochs_where_somebody_sees_them(monkeypatch):
+    import io
+    import sys
+
+    from limosa.cli.optimize import epochs_bar
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with epochs_bar() as progress:
+        for told in (("prune", 0, 2), ("prune", 1, 2), ("prune", 2, 2), ("encode", 0, 0)):
+            progress(*told)
+    shown = sys.stderr.getvalue()
+    assert "prune" in shown
+    assert "2/2" in shown
+    assert "encode" in shown
+    assert "1/1" in shown
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with epochs_bar() as progress:
+        progress("prune", 0, 2)
+        progress("prune", 1, 2)
+    assert sys.stderr.getvalue() == "prune …\n"
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

@@ -242,6 +242,21 @@ def test_a_whole_recipe(data, context, tmp_path):
     assert all(torch.equal(again.state_dict()[n], one) for n, one in small.state_dict().items())
 
 
+def test_what_is_refused_is_told_though_it_is_trained(data, context):
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.gru = plain(), nn.GRU(4, 4)
+
+        def forward(self, x):
+            return self.gru(self.net(x)[None])[0][0]
+
+    recipe = Recipe([Stage("round", optimize.LinearRounding(4), Training(1))])
+    net = recipe.run(Head(), context, batches=data)
+    assert recipe.rows[1].refused == ("gru: a recurrent layer",)
+    assert len(net.net[0].weight.unique()) <= 15
+
+
 def test_what_the_receiver_needs_is_told_to_the_end(context):
     recipe = Recipe(
         [

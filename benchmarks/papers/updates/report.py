@@ -20,12 +20,12 @@ What *Update Compression for Deep Neural Networks on the Edge* (Bo Chen et al., 
 measured again with `limosa.torch.refine`, by `python -m
 benchmarks.papers.update_compression{options}`. On {machine}.
 
-{images}The first network is trained on D1 alone (120 epochs), every update on D2 (24 epochs, of the
-tiny ResNet 8; Adam, one cycle, batches of 64; the difference also for 8). {seeds} ± is half of a 90 % interval of the
-mean. Accuracy is of the network that is *rebuilt from the bytes*; bytes are those of the whole
-update, digests of both states, batch-norm statistics and all; as float32 counts the statistics,
-too. Learning rates, λ and steps were chosen on 500 digits of D2 that three other networks (seeds
-100 to 102) were not trained on, never on the test set.
+{images}The first network is trained on D1 alone (120 epochs), every update on D2 (24 epochs, 8 for
+the tiny ResNet; Adam, one cycle, batches of 64; the difference also for 8). {seeds} ± is half of a
+90 % interval of the mean. Accuracy is of the network that is *rebuilt from the bytes*; bytes are
+those of the whole update, digests of both states, batch-norm statistics and all; as float32 counts
+the statistics, too. Learning rates, λ and steps were chosen on 500 digits of D2 that three other
+networks (seeds 100 to 102) were not trained on, never on the test set.
 """
 
 DIGITS = """The paper's own images are not in a package that can be installed, so all of this is on

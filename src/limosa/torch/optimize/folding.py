@@ -66,11 +66,14 @@ class BatchNormFolding(Technique):
 
     def _split(self, model: nn.Module) -> tuple[list[Layer], list[Refusal]]:
         good, refused = [], []
+        shared = _shared(model)
         for path, module in named_modules(model, _NORMS, self.only, self.exclude):
             if module._buffers.get("running_mean") is None:
                 refused.append(Refusal(path, "it keeps no statistics"))
             elif self.form == "norm" and module._parameters.get("weight") is None:
                 refused.append(Refusal(path, "it has no scale of its own"))
+            elif shared & _held(module):
+                refused.append(Refusal(path, "its scale or statistics are tied to another layer's"))
             else:
                 good.append(Layer(path, module, f"{path}.weight"))
         return good, refused
@@ -149,6 +152,7 @@ def _layers_before(model: nn.Module) -> tuple[dict[str, nn.Module], str]:
 def _pairs(model: nn.Module, graph: fx.Graph) -> Iterator[tuple[str, nn.Module]]:
     modules = dict(model.named_modules())
     calls = Counter(id(modules[str(n.target)]) for n in graph.nodes if n.op == "call_module")
+    shared = _shared(model)
     for node in graph.nodes:
         if node.op != "call_module" or not isinstance(modules[str(node.target)], _NORMS):
             continue
@@ -156,7 +160,7 @@ def _pairs(model: nn.Module, graph: fx.Graph) -> Iterator[tuple[str, nn.Module]]
         if not isinstance(fed, fx.Node) or fed.op != "call_module" or len(fed.users) != 1:
             continue
         before, norm = modules[str(fed.target)], modules[str(node.target)]
-        once = calls[id(before)] == 1 and calls[id(norm)] == 1
+        once = calls[id(before)] == 1 and calls[id(norm)] == 1 and not shared & _held(before)
         if once and _fits(before, norm):
             yield str(node.target), before
 
@@ -171,6 +175,17 @@ def _fits(before: nn.Module, norm: nn.Module) -> bool:
         return False
     plain = isinstance(before._parameters.get("weight"), nn.Parameter)
     return plain and outputs == norm.num_features
+
+
+def _held(module: nn.Module) -> set[int]:
+    held = (*module._parameters.values(), *module._buffers.values())
+    return {id(one) for one in held if one is not None}
+
+
+def _shared(model: nn.Module) -> set[int]:
+    """Tensors that belong to several modules: whoever changes them changes all of these."""
+    owners = Counter(one for module in model.modules() for one in _held(module))
+    return {one for one, count in owners.items() if count > 1}
 
 
 def _nonzeros(module: nn.Module) -> int:

@@ -90,7 +90,19 @@ class HeadPruning(Technique):
         only, exclude: patterns of the paths of modules.
 
     Raises:
-        ConfigError: no such share; no example.
+        ConfigError: no such share; no example; heads that lie elsewhere than is usual.
+
+    >>> class Attention(nn.Module):
+    ...     def __init__(self) -> None:
+    ...         super().__init__()
+    ...         self.num_heads, self.qkv, self.proj = 4, nn.Linear(8, 24), nn.Linear(8, 8)
+    ...     def forward(self, x: torch.Tensor) -> torch.Tensor:
+    ...         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    ...         found = nn.functional.scaled_dot_product_attention(q, k, v)
+    ...         return self.proj(found.transpose(1, 2).flatten(2))
+    >>> done = HeadPruning(0.5).apply(Attention().eval(), Context(torch.ones(1, 3, 8)))
+    >>> done.model.num_heads, done.model.qkv.out_features, done.model.proj.in_features
+    (2, 12, 4)
     """
 
     share: float = 0.5

@@ -181,8 +181,10 @@ def _do(
     if technique is None:
         return replace(done, model=train(done.model, done.masks), refused=(), data=None)
     if training is not None and isinstance(technique, LinearRounding | CodebookRounding):
-        model = technique.finish(train(technique.prepare(done.model), done.masks))
-        return replace(done, model=model, refused=(), data=None)
+        found = technique.apply(done.model, context)  # for what it refuses
+        return _after(
+            done, found, technique.finish(train(technique.prepare(done.model), done.masks))
+        )
     if isinstance(technique, GradualPruning):
         found = technique.apply(
             done.model,
