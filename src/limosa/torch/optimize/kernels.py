@@ -126,7 +126,10 @@ def set_flat_state(
         model.load_state_dict(tensors)
         return
     state, left = _support().unflatten_tensor_state_dict(dict(tensors), dict(metadata))
-    model.load_state_dict({**state, **left}, assign=True)
+    devices = {name: one.device for name, one in model.state_dict().items()}
+    model.load_state_dict(
+        {name: one.to(devices.get(name)) for name, one in {**state, **left}.items()}, assign=True
+    )
 
 
 def _library() -> Any:

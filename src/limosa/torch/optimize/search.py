@@ -1,16 +1,18 @@
 """Search: sparsities, bits and ranks of all layers together, for a budget in bytes or a drop.
 
-Each layer is tried once in every way, alone: what it takes is what the real coder makes of it, what
-it costs is the loss that a quadratic model of the loss predicts, with the diagonal of Fisher's
-matrix in place of the curvature. The layers then share the bytes as a Lagrangian has it (Y. Shoham
-and A. Gersho, 1988). What comes out is encoded, decoded and evaluated: that is what is reported.
+Each layer is tried once in every way, alone: what it takes is what the real coder makes of it. A
+quadratic model of the loss, with the diagonal of Fisher's matrix in place of the curvature, leaves
+the ways that may be worth their bytes; what these cost is measured: the loss with that one layer
+treated. The layers then share the bytes as a Lagrangian has it (Y. Shoham and A. Gersho, 1988).
+What comes out is encoded, decoded and evaluated: that is what is reported.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +27,7 @@ from limosa.torch.optimize.rounding import LinearRounding
 from limosa.torch.optimize.technique import (
     Context,
     Layer,
+    evaluation,
     guard,
     replace_layer,
     split_layers,
@@ -40,6 +43,9 @@ _TRIES = 5
 # Layers that get finer steps where the coarse ones leave bytes over.
 _FINE = 4
 _NEAR = 0.02
+# So many of the context's batches tell what a way really costs.
+_BATCHES = 8
+_TIE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Option:
         sparsity, bits: of its weight, or of both factors.
         rank: of the two layers in its place; None: it stays one.
         nbytes: that the coder makes of it, alone.
-        damage: to the loss, as predicted.
+        damage: to the loss, with this layer alone treated so.
     """
 
     sparsity: float
@@ -107,7 +113,9 @@ class Search:
         ranks: bool = True,
     ) -> None:
         self._ranks = ranks
-        self._model, self._context, self._metric = model, context, metric
+        # Layers are put in the places of others, one at a time.
+        self._model, self._context, self._metric = copy.deepcopy(model), context, metric
+        model = self._model
         self._layers, self.refused = split_layers(model, only, exclude, why_not)
         if not self._layers:
             raise ConfigError("no layer can be changed", where="Search")
@@ -116,8 +124,14 @@ class Search:
         self._curvature = curvature = mean_gradients(
             model, self._layers, context, "a search", squared=True
         )
+        self._looked_at = list(itertools.islice(context.batches, _BATCHES))
+        self._base = self._loss(model)
         self._options = {
-            layer.path: self._ways(layer, curvature[layer.name]) for layer in self._layers
+            layer.path: [
+                self._measured(layer, one)
+                for one in _hull(self._ways(layer, curvature[layer.name]))
+            ]
+            for layer in self._layers
         }
         names = {layer.name for layer in self._layers}
         rest = {name: one for name, one in model.state_dict().items() if name not in names}
@@ -175,6 +189,30 @@ class Search:
             else:
                 low = middle
         return best
+
+    @torch.no_grad()
+    def _loss(self, model: nn.Module) -> float:
+        assert self._context.loss is not None  # the curvature needed it
+        with evaluation(model):
+            found = [float(self._context.loss(model, batch)) for batch in self._looked_at]
+        return sum(found) / len(found)
+
+    def _measured(self, layer: Layer, option: Option) -> Option:
+        """The option with its real damage: what the loss gains by it."""
+        own = layer.module
+        treated = treat(copy.deepcopy(own), option)
+        if not layer.path:
+            loss = self._loss(treated)
+        else:
+            replace_layer(self._model, layer.path, treated)
+            try:
+                loss = self._loss(self._model)
+            finally:
+                replace_layer(self._model, layer.path, own)
+        # One that is no number is the worst of all. Where nothing can be measured, the quadratic
+        # model tells which of two is better.
+        damage = max(0.0, loss - self._base) if math.isfinite(loss) else math.inf
+        return replace(option, damage=damage + _TIE * option.damage)
 
     def _ways(self, layer: Layer, curvature: torch.Tensor) -> list[Option]:
         alone = copy.deepcopy(layer.module)
@@ -278,8 +316,11 @@ class Search:
             layer = next(one for one in self._layers if one.path == path)
             alone, curvature = copy.deepcopy(layer.module), self._curvature[layer.name]
             self._fine[key] = [
-                self._option(layer, alone, curvature, now.sparsity, key[2] + more / 10, None)
+                self._measured(layer, one)
                 for more in range(1, 21)
+                for one in [
+                    self._option(layer, alone, curvature, now.sparsity, key[2] + more / 10, None)
+                ]
             ]
         return self._fine[key]
 
@@ -296,6 +337,22 @@ class Search:
         return Found(
             twin, dict(choices), predicted, len(data), data, self.before, self._metric(twin)
         )
+
+
+def _hull(options: Sequence[Option]) -> list[Option]:
+    """The options on the lower convex hull of damage over bytes: all that any price can choose."""
+    hull: list[Option] = []
+    for one in sorted(options, key=lambda one: (one.nbytes, one.damage)):
+        if hull and one.damage >= hull[-1].damage:
+            continue
+        while len(hull) > 1 and _slope(hull[-2], one) <= _slope(hull[-2], hull[-1]):
+            hull.pop()
+        hull.append(one)
+    return hull
+
+
+def _slope(one: Option, other: Option) -> float:
+    return (other.damage - one.damage) / (other.nbytes - one.nbytes)
 
 
 def treat(module: nn.Module, choice: Option) -> nn.Module:
