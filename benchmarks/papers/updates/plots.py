@@ -38,6 +38,9 @@ def _sizes(path: Path, rows: Sequence[Row], network: str) -> None:
     refined = [row for row in chosen if row.nbytes]
     if not refined:
         return
+    # Coarse steps ruin some rows; the picture is about the others.
+    top = max(row.accuracy for row in refined)
+    refined = [row for row in refined if row.accuracy > top - _SHOWN]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
     plain = [row for row in refined if not row.lam and row.step == FINE]
     _scatter(left, plain, lambda row: 100 * row.parameters / row.model_parameters)
@@ -47,8 +50,6 @@ def _sizes(path: Path, rows: Sequence[Row], network: str) -> None:
     _scatter(right, refined, lambda row: row.nbytes)
     right.set_xlabel("bytes on the wire")
     right.set_title("what travels; filled: rate-aware")
-    # Coarse steps ruin some rows; the picture is about the others.
-    top = max(row.accuracy for row in refined)
     before = [row.accuracy for row in chosen if row.family == "first network"]
     if before:
         left.text(0.02, 0.03, f"before: {before[0]:.1f} %", transform=left.transAxes, fontsize=8)
