@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-EPOCHS = 8
+EPOCHS = 6
 
 
 def _images() -> tuple[torch.Tensor, torch.Tensor]:

@@ -335,7 +335,7 @@ def test_a_full_queue_is_429_and_memory_is_bounded():
         data = Camera().message(images(1)[0])
         with ThreadPoolExecutor(12) as pool:
             asked = [pool.submit(post, server, data) for _ in range(12)]
-            end = time.monotonic() + 10
+            end = time.monotonic() + 60
             while sum(one.done() for one in asked) < 7 and time.monotonic() < end:
                 time.sleep(0.01)
             batcher = server.service._batchers["1"]
@@ -357,7 +357,7 @@ def test_bytes_under_way_are_bounded():
         data = Camera().message(images(1)[0])
         with ThreadPoolExecutor(6) as pool:
             asked = [pool.submit(post, server, data) for _ in range(6)]
-            end = time.monotonic() + 10
+            end = time.monotonic() + 60
             while sum(one.done() for one in asked) < 4 and time.monotonic() < end:
                 time.sleep(0.01)
             assert server.service.budget.used <= 5000
@@ -390,7 +390,7 @@ def test_too_many_connections():
         data = Camera().message(images(1)[0])
         with ThreadPoolExecutor(2) as pool:
             held = [pool.submit(post, server, data) for _ in range(2)]
-            end = time.monotonic() + 10
+            end = time.monotonic() + 60
             while server.service.budget.used < 2 * 8 * 64 * 4 and time.monotonic() < end:
                 time.sleep(0.01)
             reply = post(server, data)

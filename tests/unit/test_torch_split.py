@@ -754,3 +754,27 @@ def test_names_go_from_node_to_node():
     order = [node.name for node in trace(model).nodes]
     for cut in cuts(model, image(), max_tensors=3):
         assert all(order.index(a) < order.index(b) for a, b in pairwise(cut.names))
+
+
+def test_threads_that_trace_and_run_leave_each_other_alone():
+    from concurrent.futures import ThreadPoolExecutor
+
+    torch.manual_seed(0)
+    models = [nn.Sequential(*(nn.Linear(8, 8) for _ in range(30))).eval() for _ in range(4)]
+    x = torch.randn(2, 8)
+    with torch.no_grad():
+        wanted = [model(x) for model in models]
+
+    def work(number):
+        model, found = models[number % 4], []
+        with torch.no_grad():
+            for turn in range(10):
+                if (number + turn) % 2:
+                    found.append(model(x))
+                else:
+                    front, tail = split(model, at="14")
+                    found.append(tail(front(x)))
+        return [torch.equal(one, wanted[number % 4]) for one in found]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(map(all, pool.map(work, range(8))))

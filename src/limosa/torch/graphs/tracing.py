@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from limosa.errors import ConfigError
 from limosa.torch.graphs.exporting import Returned, export
 from limosa.torch.graphs.nodes import IN_PLACE_OPERATORS, changed_by_call
+from limosa.torch.graphs.threads import ThreadTracer
 
 Example = Any
 """What a model is called with: a tensor, a tuple of arguments, or a dict of them by name."""
@@ -136,7 +137,7 @@ for _operator in IN_PLACE_OPERATORS:
     setattr(_Proxy, f"__{_operator.__name__}__", _in_place(_operator))
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(ThreadTracer):
     """torch.fx's tracer; notes besides what each module returned, the first time it was called."""
 
     # Else what is computed from buffers alone is a constant: of the weights at the time.
@@ -169,11 +170,11 @@ class _Tracer(fx.Tracer):
         """A proxy for a node of the graph."""
         return _Proxy(node, self)
 
-    def call_module(
+    def record_call(
         self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Trace a call of a module."""
-        result = super().call_module(m, forward, args, kwargs)
+        result = super().record_call(m, forward, args, kwargs)
         nodes = [leaf.node for leaf in pytree.tree_leaves(result) if isinstance(leaf, fx.Proxy)]
         last = next(iter(reversed(self.graph.nodes)))
         self.returned.setdefault(

@@ -17,6 +17,7 @@ from torch import fx, nn
 from torch.nn.utils import fusion
 
 from limosa.errors import ConfigError
+from limosa.torch.graphs.threads import ThreadTracer
 from limosa.torch.optimize.technique import (
     Change,
     Context,
@@ -143,7 +144,7 @@ def _layers_before(model: nn.Module) -> tuple[dict[str, nn.Module], str]:
     """Norms by path -> the layer of which they, and nothing else, see the output; or why that
     cannot be known."""
     try:
-        graph = fx.Tracer().trace(model)
+        graph = ThreadTracer().trace(model)
     except Exception as error:  # whatever symbolic values meet in a model's code
         return {}, f"torch.fx cannot trace the model ({type(error).__name__}: {error})"[:200]
     return dict(_pairs(model, graph)), ""

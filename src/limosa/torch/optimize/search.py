@@ -129,7 +129,7 @@ class Search:
         self._options = {
             layer.path: [
                 self._measured(layer, one)
-                for one in _hull(self._ways(layer, curvature[layer.name]))
+                for one in _front(self._ways(layer, curvature[layer.name]))
             ]
             for layer in self._layers
         }
@@ -339,20 +339,13 @@ class Search:
         )
 
 
-def _hull(options: Sequence[Option]) -> list[Option]:
-    """The options on the lower convex hull of damage over bytes: all that any price can choose."""
-    hull: list[Option] = []
+def _front(options: Sequence[Option]) -> list[Option]:
+    """The options of which no other is both smaller and better."""
+    front: list[Option] = []
     for one in sorted(options, key=lambda one: (one.nbytes, one.damage)):
-        if hull and one.damage >= hull[-1].damage:
-            continue
-        while len(hull) > 1 and _slope(hull[-2], one) <= _slope(hull[-2], hull[-1]):
-            hull.pop()
-        hull.append(one)
-    return hull
-
-
-def _slope(one: Option, other: Option) -> float:
-    return (other.damage - one.damage) / (other.nbytes - one.nbytes)
+        if not front or one.damage < front[-1].damage:
+            front.append(one)
+    return front
 
 
 def treat(module: nn.Module, choice: Option) -> nn.Module:
