@@ -136,5 +136,5 @@ def test_the_files_of_an_integer_model(wide, tmp_path):
     assert torch.equal(other(context.example), done(context.example))
     with limosa.torch.open_file(tmp_path / "model.limosa") as file:
         assert file.metadata()["2.weight"] == metadata["2.weight"]
-    with pytest.raises(ConfigError, match="no kind of activations"):
+    with pytest.raises(ConfigError, match="no such choice"):
         optimize.IntegerKernels("int4")

@@ -107,7 +107,7 @@ def test_layers_that_are_used_twice_or_bring_nothing(context):
     done = optimize.BatchNormFolding().apply(Twice().eval(), context)
     assert [one.layer for one in done.refused] == ["plain", "batch"]
     assert done.model.layer.bias.any(), "it feeds itself, too"
-    with pytest.raises(ConfigError, match="no form"):
+    with pytest.raises(ConfigError, match="form: no such choice"):
         optimize.BatchNormFolding("layers")
     with pytest.raises(ConfigError, match="no layer can be changed"):
         optimize.BatchNormFolding().apply(nn.Linear(2, 2))

@@ -203,7 +203,7 @@ def test_every_kind_of_stage_can_be_written(shop):
         ('do = "round-calibrated"\nbits = 3\ninputs_of = "x"', "no such setting"),
         ('do = "fold-norms"', "no layer can be changed"),
         ('do = "prune-heads"', "no layer can be changed"),
-        ('do = "integer-kernels"\nactivations = "int4"', "no kind of activations"),
+        ('do = "integer-kernels"\nactivations = "int4"', "activations: no such choice"),
     ],
 )
 def test_stages_that_make_no_sense(shop, stage, text):

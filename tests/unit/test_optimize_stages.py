@@ -140,7 +140,7 @@ def test_low_rank_spends_flops_where_weights_are_used_often(context):
     assert 0.4 * layers_only < saved < 0.6 * layers_only
     with pytest.raises(ConfigError, match="example"):
         optimize.LowRank(budget=0.5, cost="flops").apply(net)
-    with pytest.raises(ConfigError, match="no cost"):
+    with pytest.raises(ConfigError, match="cost: no such choice"):
         optimize.LowRank(budget=0.5, cost="bytes")
 
 
@@ -272,3 +272,171 @@ def test_training_that_makes_no_sense():
     for settings in ({"teacher": "last"}, {"epochs": 0}, {"rate": 0.0}):
         with pytest.raises(ConfigError):
             Training(**settings)
+
+
+def test_frozen_layers_matter_as_much(context, data):
+    """As in a network with adapters, most of which is frozen."""
+    net, frozen = plain(), plain()
+    frozen[0].weight.requires_grad_(False)
+    for technique in (optimize.SaliencyPruning(0.5), optimize.SaliencyPruning(0.5, order=1)):
+        one, two = (technique.apply(model, context).model for model in (net, frozen))
+        assert torch.equal(one[0].weight, two[0].weight)
+        assert not two[0].weight.requires_grad
+    for one in frozen.parameters():
+        one.requires_grad_(False)
+    optimize.SaliencyPruning(0.5).apply(frozen, context)
+    assert not any(one.requires_grad for one in frozen.parameters())
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [
+        optimize.Encoding(),
+        optimize.BatchNormFolding(),
+        optimize.CalibratedRounding(bits=3),
+        optimize.IntegerKernels(),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_training_would_undo_takes_none(technique):
+    with pytest.raises(ConfigError, match="undo"):
+        Stage("last", technique, Training())
+
+
+def test_zeros_of_other_layers_stay_while_one_is_pruned(data, context):
+    gradual = optimize.GradualPruning(optimize.MagnitudePruning(0.5, only="3"), steps=2)
+    recipe = Recipe(
+        [
+            Stage("first", optimize.MagnitudePruning(0.9, only="0")),
+            Stage("then", gradual, Training(1)),
+        ]
+    )
+    net = recipe.run(plain(), context, batches=data)
+    assert torch.count_nonzero(net[0].weight) <= round(0.1 * net[0].weight.numel())
+
+
+def test_a_student_has_no_zeros_of_its_teacher(data, context):
+    torch.manual_seed(5)
+    recipe = Recipe(
+        [
+            Stage("prune", optimize.MagnitudePruning(0.9)),
+            Stage("student", optimize.Student(model=plain()), Training(1)),
+        ]
+    )
+    net = recipe.run(plain(), context, batches=data)
+    assert torch.count_nonzero(net[3].weight) > 0.9 * net[3].weight.numel()
+
+
+def test_another_student_or_architecture_is_another_run(data, context, tmp_path):
+    def run(net, student, metric=None):
+        recipe = Recipe([Stage("student", optimize.Student(model=student))])
+        return recipe.run(net, context, folder=tmp_path, metric=metric), recipe.rows
+
+    one, two = plain(), plain()
+    with torch.no_grad():
+        two[8].bias.add_(1)
+    assert torch.equal(run(plain(), one)[0][8].bias, one[8].bias)
+    assert torch.equal(run(plain(), two)[0][8].bias, two[8].bias)
+    smooth = plain()
+    smooth[2] = nn.GELU()
+    assert isinstance(run(smooth, smooth)[0][2], nn.GELU)
+    assert [row.metric for row in run(plain(), one, metric=lambda model: 7.0)[1]] == [7.0, 7.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_passes_the_guard(dtype):
+    torch.manual_seed(0)
+    net = plain().to(dtype)
+    net[4].running_var.uniform_(0.5, 2)
+    context = Context(torch.randn(4, 3, 8, 8, dtype=dtype))
+    for technique in (
+        optimize.LowRank(rank=2), optimize.BatchNormFolding(), optimize.BatchNormFolding("layer"),
+        optimize.LinearRounding(4), optimize.Encoding(),
+    ):  # fmt: skip
+        assert technique.apply(net, context).changes
+
+
+def test_arguments_as_a_tuple_a_list_or_by_name():
+    torch.manual_seed(0)
+    net = nn.Bilinear(4, 4, 3)
+    whole = nn.ModuleDict({"sum": net, "last": nn.Linear(3, 8)})
+    whole.forward = lambda left, right: whole["last"](whole["sum"](left, right))
+    a, b = torch.randn(2, 4), torch.randn(2, 4)
+    found = [
+        optimize.measure(whole, Context(example)).flops
+        for example in ((a, b), [a, b], {"left": a, "right": b})
+    ]
+    assert found[0]
+    assert len(set(found)) == 1
+
+
+def test_a_guard_that_sees_nothing_says_so(context):
+    class Hidden(nn.Module):
+        def __init__(self, answer):
+            super().__init__()
+            self.layer, self.answer = nn.Linear(4, 4), answer
+
+        def forward(self, x):
+            return self.answer(self.layer(x))
+
+    seen = Context(torch.ones(1, 4))
+    with pytest.raises(ConfigError, match="no tensor"):
+        optimize.LinearRounding(4).apply(Hidden(lambda y: object()), seen)
+    masked = Hidden(lambda y: y.masked_fill(torch.tensor([True, False, False, False]), -torch.inf))
+    assert optimize.LowRank(rank=1).apply(masked, seen).changes
+
+
+def test_layers_of_another_kind_are_not_taken_for_plain_ones(context):
+    class Standardised(nn.Conv2d):
+        def forward(self, x):
+            return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+    net = nn.Sequential(Standardised(3, 16, 3), nn.Conv2d(16, 16, 3)).eval()
+    done = optimize.LowRank(rank=2).apply(net, Context(context.example))
+    assert [one.layer for one in done.refused] == ["0"]
+    assert "of its own" in done.refused[0].why
+
+
+def test_frequencies_that_near_lossless_would_spoil():
+    class Rotary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 4)
+            self.register_buffer("frequencies", torch.logspace(0, -4, 64))
+
+        def forward(self, x):
+            return self.layer(torch.sin(x * self.frequencies))
+
+    seen = Context(torch.arange(2000.0)[:, None])
+    with pytest.raises(ConfigError, match="without loss"):
+        optimize.Encoding().apply(Rotary(), seen)
+    done = optimize.Encoding(limosa.Lossless()).apply(Rotary(), seen)
+    assert done.data
+
+
+def test_tables_of_whole_numbers_stay_exact():
+    net = nn.Linear(4, 4)
+    net.register_buffer("positions", torch.arange(2000.0))
+    done = optimize.Encoding().apply(net)
+    assert torch.equal(done.model.positions, net.positions)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optimize.HeadPruning(importance="taylor"),
+        lambda: optimize.StructuredPruning(importance="taylor"),
+        lambda: optimize.StructuredPruning(scope="all"),
+        lambda: optimize.MagnitudePruning(scope="all"),
+        lambda: optimize.SaliencyPruning(order=3),
+        lambda: optimize.LowRank(rank=1, form="x"),
+        lambda: optimize.LowRank(rank=2.0),
+        lambda: optimize.CalibratedRounding(bits=3, output="x"),
+        lambda: optimize.MagnitudePruning(0.5, only="[").apply(nn.Linear(2, 2)),
+        lambda: Training(epochs=1.5),
+        lambda: Training(layers={"0": "0"}, features=1.0),
+    ],
+)
+def test_choices_that_there_are_not(make):
+    with pytest.raises(ConfigError):
+        make()

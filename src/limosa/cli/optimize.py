@@ -55,7 +55,7 @@ def command(
 ) -> None:
     """Do the stages of RECIPE, a file of TOML, and measure the model after each one.
 
-    Every stage needs nothing of the receiver: what comes out loads in plain PyTorch. A run that
+    What comes out loads in plain PyTorch, unless a stage says what the receiver needs. A run that
     was interrupted goes on behind its last whole stage.
 
     \b
@@ -158,7 +158,10 @@ def search(
     measures = replace(measure(best.model, read.context), nbytes=best.nbytes, metric=best.after)
     refused = tuple(f"{one.layer}: {one.why}" for one in found.refused)
     seconds = time.monotonic() - started
-    read.recipe.rows.append(Row("search", **asdict(measures), seconds=seconds, refused=refused))
+    needs = read.recipe.rows[-1].receiver_needs
+    read.recipe.rows.append(
+        Row("search", **asdict(measures), seconds=seconds, receiver_needs=needs, refused=refused)
+    )
     return best.model, best.data
 
 

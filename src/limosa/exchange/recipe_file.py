@@ -23,6 +23,7 @@ from limosa.tensors import Tensor
 from limosa.torch import load_file, optimize
 from limosa.torch.dtypes import from_tensor
 from limosa.torch.optimize.recipe import Metric, Recipe, Stage
+from limosa.torch.optimize.technique import call
 from limosa.torch.optimize.training import Training
 
 if sys.version_info >= (3, 11):
@@ -122,15 +123,19 @@ def read_recipe(path: Path, *, stages: bool = True) -> RecipeFile:
         _load_weights(model, path.parent / str(found["weights"]))
     batches = _batches(found, "train")
     calibrate = _batches(found, "calibrate") or batches
-    steps = [
-        _stage(one, f"{path}, stage {number}")
-        for number, one in enumerate(found.get("stage", []), 1)
-    ]
+    given: Any = found.get("stage", [])
+    seed: Any = found.get("seed", 0)
+    if not isinstance(given, list) or not isinstance(seed, int):
+        raise ConfigError(
+            "stages are a list, and a seed is a whole number", where=str(path),
+            remedy="begin each stage with [[stage]]",
+        )  # fmt: skip
+    steps = [_stage(one, f"{path}, stage {number}") for number, one in enumerate(given, 1)]
     quality = parse_quality(str(found["quality"])) if "quality" in found else None
     metric = find(str(found["metric"]), "metric") if "metric" in found else None
     context = optimize.Context(_example(found, calibrate), calibrate, _loss)
     return RecipeFile(
-        model, Recipe(steps, quality, int(found.get("seed", 0))), context, batches, metric,
+        model, Recipe(steps, quality, seed), context, batches, metric,
         tuple(found.get("export", ("safetensors", "limosa"))),
     )  # fmt: skip
 
@@ -140,6 +145,8 @@ def _stage(found: Mapping[str, Any], where: str) -> Stage:
     kind = given.pop("do", "")
     name = str(given.pop("name", kind or "train"))
     training = given.pop("train", None)
+    if not isinstance(training, dict | None):
+        raise ConfigError("no training", where=where, found=repr(training), allowed="a table")
     trained = None if training is None else _made(Training, training, f"{where}, train")
     if not kind:
         if given or trained is None:
@@ -158,7 +165,7 @@ def _made(kind: Callable[..., Any], given: Mapping[str, Any], where: str, like: 
     _check_names(given, names - {"settings", "inputs_of"}, where)
     try:
         return kind(**given)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError("an impossible setting", where=where, found=str(error)) from None
 
 
@@ -205,4 +212,4 @@ def _example(found: Mapping[str, Any], batches: Sequence[Any]) -> Any:
 
 def _loss(model: nn.Module, batch: Any) -> torch.Tensor:
     inputs, labels = batch
-    return functional.cross_entropy(model(inputs), labels)
+    return functional.cross_entropy(call(model, inputs), labels)

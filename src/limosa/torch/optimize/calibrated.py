@@ -21,6 +21,7 @@ from limosa.torch.optimize.technique import (
     Optimized,
     Refusal,
     Technique,
+    check_choice,
     nonzeros,
 )
 
@@ -72,6 +73,7 @@ class CalibratedRounding(Technique):
     def __post_init__(self) -> None:
         if (self.bits is None) == (self.divergence is None):
             raise ConfigError("one of bits and divergence", where="CalibratedRounding")
+        check_choice("output", self.output, ("classes", "values"))
 
     def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
         inputs = [self.inputs_of(batch) for batch in context.batches]

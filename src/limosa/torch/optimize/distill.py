@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from limosa.errors import ConfigError
+from limosa.torch.optimize.technique import call, evaluation
 
 Batch = tuple[Any, torch.Tensor]
 
@@ -84,16 +85,12 @@ class Distillation:
         """The loss on a batch.
 
         Args:
-            inputs: one tensor, or a tuple of arguments.
+            inputs: one tensor, a tuple or list of arguments, or a dict of them by name.
             labels: classes, of int64.
         """
-        arguments = inputs if isinstance(inputs, tuple) else (inputs,)
-        trained = self.teacher.training
-        with torch.no_grad():
-            self.teacher.eval()
-            wanted = self.teacher(*arguments)
-            self.teacher.train(trained)
-        found = self.student(*arguments)
+        with torch.no_grad(), evaluation(self.teacher):
+            wanted = call(self.teacher, inputs)
+        found = call(self.student, inputs)
         loss: torch.Tensor = found.new_zeros(())
         if self.hard:
             loss = loss + self.hard * functional.cross_entropy(found, labels)

@@ -61,8 +61,14 @@ def grid_of(tensor: torch.Tensor) -> float | None:
     return float(np.ldexp(float(divisor), lowest - _SIGNIFICAND))
 
 
+def _is_whole(tensor: torch.Tensor) -> bool:
+    """Whether all values are whole numbers: positions, or counts, which mean what they say."""
+    return tensor.numel() > 1 and torch.equal(tensor, tensor.round())
+
+
 def near_lossless(tensors: Mapping[str, torch.Tensor], *, effort: int = 5) -> Step:
-    """A quality that keeps rounded weights as they are, and all else to a relative error of 2^-9.
+    """A quality that keeps what lies on a grid as it is (rounded weights, tables of whole numbers),
+    and all else to a relative error of 2^-9.
 
     Args:
         tensors: what will be saved with it.
@@ -75,7 +81,7 @@ def near_lossless(tensors: Mapping[str, torch.Tensor], *, effort: int = 5) -> St
     grids = {
         name: grid
         for name, one in tensors.items()
-        if one.is_floating_point() and one.dim() > 1
+        if one.is_floating_point() and (one.dim() > 1 or _is_whole(one))
         for grid in [grid_of(one)]
         if grid is not None
     }
@@ -97,7 +103,8 @@ class Encoding(Technique):
     """Encodes a model and gives back what the receiver will decode.
 
     Args:
-        quality: of the file; None: :func:`near_lossless`.
+        quality: of the file; None: :func:`near_lossless`, and an error if the outputs are then
+            others by more than a tenth of the largest, as where a table of frequencies is rounded.
         effort: of :func:`near_lossless`.
 
     >>> from limosa.torch.optimize.rounding import LinearRounding
@@ -109,6 +116,17 @@ class Encoding(Technique):
 
     quality: Quality | None = None
     effort: int = 5
+
+    remedy = "encode without loss: quality = Lossless()"
+
+    @property
+    def tolerance(self) -> float:
+        """What near-lossless may change at most; what another quality changes was asked for."""
+        return 0.1 if self.quality is None else super().tolerance
+
+    def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
+        """The old network, if it shall be nearly the same."""
+        return model if self.quality is None else done.model
 
     def _split(self, model: nn.Module) -> tuple[list[Layer], list[Refusal]]:
         return [Layer("", model, "")], []

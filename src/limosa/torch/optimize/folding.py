@@ -16,7 +16,6 @@ import torch
 from torch import fx, nn
 from torch.nn.utils import fusion
 
-from limosa.errors import ConfigError
 from limosa.torch.graphs.threads import ThreadTracer
 from limosa.torch.optimize.technique import (
     Change,
@@ -25,6 +24,7 @@ from limosa.torch.optimize.technique import (
     Optimized,
     Refusal,
     Technique,
+    check_choice,
     named_modules,
     replace_layer,
 )
@@ -62,8 +62,7 @@ class BatchNormFolding(Technique):
     exclude: str = ""
 
     def __post_init__(self) -> None:
-        if self.form not in ("norm", "layer"):
-            raise ConfigError("no form", found=repr(self.form), allowed="norm, layer")
+        check_choice("form", self.form, ("norm", "layer"))
 
     def _split(self, model: nn.Module) -> tuple[list[Layer], list[Refusal]]:
         good, refused = [], []

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from limosa.errors import ConfigError
-from limosa.torch.optimize.technique import Context, Layer, evaluation
+from limosa.torch.optimize.technique import Context, Layer, evaluation, is_plain
 
 
 def backward_passes(
@@ -26,16 +26,28 @@ def backward_passes(
     if context.loss is None:
         raise ConfigError(f"{what} needs batches and a loss", where="Context")
     model.zero_grad(set_to_none=True)
+    # A frozen weight matters as much as others: without a gradient it would seem not to.
+    frozen = [one for one in model.parameters() if not one.requires_grad and _has_gradient(one)]
     count = 0
-    for batch in context.batches:
-        if not add_up:
-            model.zero_grad(set_to_none=True)
-        with evaluation(model):
-            context.loss(model, batch).backward()  # type: ignore[no-untyped-call]
-        count += 1
-        yield
+    try:
+        for one in frozen:
+            one.requires_grad_(True)
+        for batch in context.batches:
+            if not add_up:
+                model.zero_grad(set_to_none=True)
+            with evaluation(model):
+                context.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+            count += 1
+            yield
+    finally:
+        for one in frozen:
+            one.requires_grad_(False)
     if not count:
         raise ConfigError(f"{what} needs batches", where="Context", found="none")
+
+
+def _has_gradient(parameter: nn.Parameter) -> bool:
+    return parameter.is_floating_point() and is_plain(parameter)
 
 
 def mean_gradients(
@@ -46,13 +58,14 @@ def mean_gradients(
     Raises:
         ConfigError: as for :func:`backward_passes`.
     """
-    sums = {layer.name: torch.zeros_like(layer.weight) for layer in layers}
+    # In F32 whatever the weights are: squares of small gradients are 0 in F16.
+    sums = {layer.name: torch.zeros_like(layer.weight, dtype=torch.float32) for layer in layers}
     count = 0
     for _ in backward_passes(model, context, what):
         count += 1
         for layer in layers:
             if layer.weight.grad is not None:
-                grad = layer.weight.grad
+                grad = layer.weight.grad.float()
                 sums[layer.name] += grad.square() if squared else grad
     model.zero_grad(set_to_none=True)
     return {name: one / count for name, one in sums.items()}

@@ -19,9 +19,11 @@ from limosa.torch.optimize.technique import (
     Optimized,
     Refusal,
     Technique,
+    check_choice,
     check_share,
     named_modules,
     nonzeros,
+    tied_names,
     why_not,
 )
 
@@ -112,16 +114,18 @@ class HeadPruning(Technique):
 
     def __post_init__(self) -> None:
         check_share("share", self.share)
+        check_choice("importance", self.importance, ("weight", "data"))
 
     def _split(self, model: nn.Module) -> tuple[list[Layer], list[Refusal]]:
         good, refused = [], []
+        tied = tied_names(model)
         for path, module in named_modules(model, (nn.Module,), self.only, self.exclude):
             if not _counts(module):
                 continue
             found = attention_of(model, path)
             if isinstance(found, str):
                 refused.append(Refusal(path, found))
-            elif why := _why_not(found):
+            elif why := _why_not(found, tied):
                 refused.append(Refusal(path, why))
             else:
                 good.append(Layer(path, module, f"{path}.weight"))
@@ -177,7 +181,10 @@ class HeadPruning(Technique):
         return twin
 
 
-def _why_not(one: Attention) -> str:
+def _why_not(one: Attention, tied: dict[str, str]) -> str:
+    shared = [name for name in tied if name.startswith(f"{one.path}." if one.path else "")]
+    if shared:
+        return f"{shared[0]} is tied to {tied[shared[0]]}"
     for layer in (*one.before, one.behind):
         why = why_not(Layer(one.path, layer, "weight"), {})
         if why:

@@ -6,6 +6,7 @@ those of the integers and their scales.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,13 +16,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from limosa.errors import ConfigError, MissingExtraError
+from limosa.errors import MissingExtraError
 from limosa.torch.optimize.technique import (
     Change,
     Context,
     Layer,
     Optimized,
     Technique,
+    check_choice,
     is_plain,
     nonzeros,
 )
@@ -55,10 +57,7 @@ class IntegerKernels(Technique):
     exclude: str = ""
 
     def __post_init__(self) -> None:
-        if self.activations not in ("int8", "float"):
-            raise ConfigError(
-                "no kind of activations", found=repr(self.activations), allowed="int8, float"
-            )
+        check_choice("activations", self.activations, ("int8", "float"))
 
     @property
     def tolerance(self) -> float:
@@ -82,7 +81,8 @@ class IntegerKernels(Technique):
         )
         chosen = {layer.path for layer in layers}
         before = {layer.path: nonzeros(layer.weight) for layer in layers}
-        model.requires_grad_(False)
+        for layer in layers:
+            layer.weight.requires_grad_(False)
         torchao.quantization.quantize_(model, config, lambda module, path: path in chosen)
         changes = [
             Change(path, f"int8, {self.activations} activations", count, count)
@@ -92,8 +92,6 @@ class IntegerKernels(Technique):
 
     def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
         """The old network with the rounded weights as floats."""
-        import copy
-
         twin = copy.deepcopy(model)
         with torch.no_grad():
             for change in done.changes:

@@ -18,6 +18,7 @@ from limosa.torch.optimize.technique import (
     Optimized,
     Refusal,
     Technique,
+    check_choice,
     check_share,
     nonzeros,
     outputs_of,
@@ -63,9 +64,11 @@ class LowRank(Technique):
         given = [
             one for one in (self.rank, self.energy, self.budget, self.nbytes) if one is not None
         ]
-        if self.cost not in ("parameters", "flops"):
-            raise ConfigError("no cost", found=repr(self.cost), allowed="parameters, flops")
-        if len(given) != 1 or (self.rank is not None and self.rank < 1):
+        check_choice("cost", self.cost, ("parameters", "flops"))
+        check_choice("form", self.form, ("channel", "spatial"))
+        if len(given) != 1 or (
+            self.rank is not None and (not isinstance(self.rank, int) or self.rank < 1)
+        ):
             raise ConfigError(
                 "one of rank, energy, budget and nbytes", found=f"{len(given)} given",
                 allowed="a rank of 1 or more, a share, or bytes",
@@ -82,6 +85,11 @@ class LowRank(Technique):
 
     def _why_not(self, layer: Layer, tied: dict[str, str]) -> str:
         module = layer.module
+        if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
+            return "the attention around it reads its weight"
+        plain = {nn.Linear.forward, nn.Conv2d.forward}
+        if isinstance(module, nn.Linear | nn.Conv2d) and type(module).forward not in plain:
+            return f"a {type(module).__name__} computes something of its own"
         if isinstance(module, nn.modules.conv._ConvNd):
             if module.groups != 1:
                 return "a grouped convolution"

@@ -19,6 +19,7 @@ from limosa.torch.optimize.technique import (
     Layer,
     Optimized,
     Technique,
+    check_choice,
     check_share,
     nonzeros,
 )
@@ -58,6 +59,7 @@ class MagnitudePruning(Technique):
     def __post_init__(self) -> None:
         check_share("sparsity", self.sparsity)
         check_share("floor", self.floor)
+        check_choice("scope", self.scope, ("global", "layer"))
         if self.pattern:
             self._parts()
 
@@ -153,6 +155,10 @@ class SaliencyPruning(MagnitudePruning):
     floor: float = 0.02
     order: Literal[1, 2] = 2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("order", self.order, (1, 2))
+
     def scores(
         self, model: nn.Module, layers: Sequence[Layer], context: Context
     ) -> dict[str, torch.Tensor]:
@@ -162,7 +168,7 @@ class SaliencyPruning(MagnitudePruning):
             return {layer.name: self._score(layer, means[layer.name]) for layer in layers}
 
     def _score(self, layer: Layer, mean: torch.Tensor) -> torch.Tensor:
-        weight = layer.weight.detach()
+        weight = layer.weight.detach().float()
         return (weight * mean).abs() if self.order == 1 else weight.square() * mean / 2
 
 

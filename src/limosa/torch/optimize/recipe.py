@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import pickle
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,16 +15,25 @@ from typing import Any
 import torch
 from torch import nn
 
+import limosa
 from limosa.codec.quality import Quality
+from limosa.errors import ConfigError
 from limosa.files.atomic import AtomicFile
+from limosa.torch.digest import model_digest
+from limosa.torch.optimize.calibrated import CalibratedRounding
 from limosa.torch.optimize.distill import Batch
+from limosa.torch.optimize.encoding import Encoding
+from limosa.torch.optimize.folding import BatchNormFolding
+from limosa.torch.optimize.kernels import IntegerKernels
 from limosa.torch.optimize.measure import measure
 from limosa.torch.optimize.pruning import GradualPruning
 from limosa.torch.optimize.rounding import CodebookRounding, LinearRounding
+from limosa.torch.optimize.student import Student
 from limosa.torch.optimize.technique import Context, Optimized
 from limosa.torch.optimize.training import Progress, Training, still_there
 
 Metric = Callable[[nn.Module], float]
+_LAST = (CalibratedRounding, BatchNormFolding, IntegerKernels, Encoding)
 
 
 @dataclass(frozen=True)
@@ -34,12 +44,24 @@ class Stage:
         name: for the table.
         technique: what has ``apply(model, context)``; None to train only.
         training: afterwards, with :class:`GradualPruning` after each of its steps; None: none.
-            Zeros of pruning stay; rounded weights stay on their grid.
+            Zeros of pruning stay; weights that this stage rounds are trained through its rounding
+            and end on its grid, which no later training keeps.
+
+    Raises:
+        ConfigError: training behind what it would undo: calibrated rounding, folding, integer
+            kernels, encoding.
     """
 
     name: str
     technique: Any = None
     training: Training | None = None
+
+    def __post_init__(self) -> None:
+        if self.training is not None and isinstance(self.technique, _LAST):
+            raise ConfigError(
+                "training would undo this stage", where=f"stage {self.name!r}",
+                found=type(self.technique).__name__, remedy="train in a stage before it",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,25 +128,26 @@ class Recipe:
             batches: inputs and labels to train on, gone through once an epoch.
             metric: of a model, such as accuracy.
             folder: what each stage leaves is kept here, and a later run of the same recipe on the
-                same model goes on behind it.
+                same model goes on behind it. Other data are no other run: empty the folder.
             progress: is told the stage, how many epochs are done, and of how many.
 
         Raises:
             ConfigError: a stage is impossible.
         """
         self.rows, self.data = [], None
-        key = _digest(f"{self.seed} {self.quality}", model)
+        key = _digest(f"{limosa.__version__} {self.seed} {self.quality} {model!r}", model)
         done = _Done(model)
         self._add(done, "start", context, metric, time.monotonic())
         for number, stage in enumerate(self.stages, 1):
             progress(stage.name, 0, _epochs(stage))
-            key = hashlib.sha256(f"{key} {stage!r}".encode()).hexdigest()
+            given = getattr(stage.technique, "model", None)
+            key = _digest(f"{key} {stage!r}", given if isinstance(given, nn.Module) else None)
             place = None if folder is None else folder / f"stage-{number}-{key[:16]}.pt"
-            kept = _load(place)
+            kept = _load(place, model)
             started = time.monotonic()
             if kept is not None:
                 done, row = kept
-                self.rows.append(row)
+                self.rows.append(row if metric is None else replace(row, metric=metric(done.model)))
                 continue
             torch.manual_seed(self.seed + number)
             done = _do(stage, done, model, context, batches, progress)
@@ -186,12 +209,15 @@ def _do(
             done, found, technique.finish(train(technique.prepare(done.model), done.masks))
         )
     if isinstance(technique, GradualPruning):
-        found = technique.apply(
-            done.model,
-            context,
-            train=lambda step: replace(step, model=train(step.model, step.masks)),
-        )
+
+        def step(pruned: Optimized) -> Optimized:
+            masks = {**still_there(done.masks, pruned.model), **pruned.masks}
+            return replace(pruned, model=train(pruned.model, masks))
+
+        found = technique.apply(done.model, context, train=step)
         return _after(done, found, found.model)
+    if isinstance(technique, Student) and technique.model is not None:
+        done = _Done(done.model)  # zeros, and what the receiver needs, were the old network's
     found = technique.apply(done.model, context)
     masks = {**still_there(done.masks, found.model), **found.masks}
     return _after(done, found, train(found.model, masks))
@@ -204,25 +230,31 @@ def _after(done: _Done, found: Optimized, model: nn.Module) -> _Done:
     return _Done(model, masks, needs, refused, found.data)
 
 
-def _digest(settings: str, model: nn.Module) -> str:
-    from limosa.torch.digest import model_digest
-
-    return hashlib.sha256(f"{settings} {model_digest(model).hex()}".encode()).hexdigest()
+def _digest(settings: str, model: nn.Module | None) -> str:
+    weights = "" if model is None else model_digest(model).hex()
+    return hashlib.sha256(f"{settings} {weights}".encode()).hexdigest()
 
 
 def _keep(path: Path | None, done: _Done, row: Row) -> None:
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with AtomicFile(path) as file:
-        torch.save({"done": done, "row": json.dumps(asdict(row))}, file.file)
-        file.commit()
+    try:
+        with AtomicFile(path) as file:
+            torch.save({"done": done, "row": json.dumps(asdict(row))}, file.file)
+            file.commit()
+    except (AttributeError, pickle.PicklingError) as error:
+        raise ConfigError(
+            "what a stage left cannot be kept", where=str(path), found=str(error)[:200],
+            remedy="define the model's classes in a module, or give no folder",
+        ) from None  # fmt: skip
 
 
-def _load(path: Path | None) -> tuple[_Done, Row] | None:
+def _load(path: Path | None, model: nn.Module) -> tuple[_Done, Row] | None:
     """What an earlier run kept; it was written here, by this user."""
     if path is None or not path.exists():
         return None
-    kept = torch.load(path, weights_only=False)
+    device = next((one.device for one in model.parameters()), None)
+    kept = torch.load(path, map_location=device, weights_only=False)
     row = json.loads(kept["row"])
     return kept["done"], Row(**{**row, "refused": tuple(row["refused"])})

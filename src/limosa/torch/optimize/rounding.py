@@ -7,9 +7,11 @@ on it whatever sends it.
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,8 +52,6 @@ class _Rounding(Technique):
         Raises:
             ConfigError: no layer can be changed.
         """
-        import copy
-
         twin = copy.deepcopy(model)
         layers, refused = self._split(twin)
         if not layers:
@@ -63,9 +63,18 @@ class _Rounding(Technique):
     def finish(self, model: nn.Module) -> nn.Module:
         """The trained model with plain, rounded weights."""
         for module in list(model.modules()):
-            if parametrize.is_parametrized(module, "weight"):
+            if not parametrize.is_parametrized(module, "weight"):
+                continue
+            if any(isinstance(one, _Straight) for one in _parametrizations(module)):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+                with torch.no_grad():  # the sum that passes gradients on may be off by its last bit
+                    weight: Any = module.weight
+                    weight.copy_(self.round(weight))
         return model
+
+
+def _parametrizations(module: Any) -> list[nn.Module]:
+    return list(module.parametrizations.weight)
 
 
 class _Straight(nn.Module):
@@ -193,6 +202,6 @@ def _lloyd(values: torch.Tensor, count: int) -> torch.Tensor:
 def _place(values: torch.Tensor, book: torch.Tensor) -> torch.Tensor:
     """Which value of a sorted book is nearest to each."""
     if len(book) == 1:
-        return torch.zeros(len(values), dtype=torch.long)
+        return torch.zeros(len(values), dtype=torch.long, device=values.device)
     found: torch.Tensor = torch.searchsorted((book[1:] + book[:-1]) / 2, values)
     return found

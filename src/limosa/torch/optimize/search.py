@@ -163,6 +163,11 @@ class Search:
             wanted = max(floor, wanted * aim / found.nbytes)
         if best is None:
             best = self._build(self._allocate(floor))
+        if best.nbytes > budget:
+            raise ConfigError(
+                "a budget below the floor", found=f"{budget} bytes",
+                allowed=f"{best.nbytes} or more", remedy="let more layers be changed",
+            )  # fmt: skip
         return best
 
     def down_to(self, max_drop: float) -> Found:

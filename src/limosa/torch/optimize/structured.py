@@ -25,6 +25,7 @@ from limosa.torch.optimize.technique import (
     Optimized,
     Refusal,
     Technique,
+    check_choice,
     check_share,
     named_modules,
     nonzeros,
@@ -67,6 +68,8 @@ class StructuredPruning(Technique):
 
     def __post_init__(self) -> None:
         check_share("share", self.share)
+        check_choice("scope", self.scope, ("layer", "global"))
+        check_choice("importance", self.importance, ("weight", "data"))
 
     def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
         tp = _library()

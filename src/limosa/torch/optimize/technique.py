@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -31,7 +31,8 @@ class Context:
     """What a technique may use beside the model.
 
     Attributes:
-        example: inputs of one call, a tensor or several; None: the guard cannot look.
+        example: inputs of one call: a tensor, a tuple or list of arguments, or a dict of them by
+            name; None: the guard cannot look.
         batches: for techniques that look at data; passed through once for each use.
         loss: of a model on a batch, with a gradient.
         refusals: "skip" layers that a technique cannot touch, or "stop".
@@ -44,7 +45,7 @@ class Context:
 
     def inputs(self) -> tuple[Any, ...]:
         """The arguments of a call."""
-        return self.example if isinstance(self.example, tuple) else (self.example,)
+        return tuple(self.example) if isinstance(self.example, tuple | list) else (self.example,)
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,10 @@ class Technique(ABC):
             )  # fmt: skip
         done = self._change(twin, layers, used)
         found = replace(done, refused=(*refused, *done.refused))
-        guard(self._reference(model, found), found.model, used, self.tolerance)
+        guard(self._reference(model, found), found.model, used, self.tolerance, self.remedy)
         return found
+
+    remedy = "please report this"
 
     @property
     def tolerance(self) -> float:
@@ -171,6 +174,16 @@ class Technique(ABC):
         return done.model
 
 
+def tied_names(model: nn.Module) -> dict[str, str]:
+    """Parameters that several names stand for -> the first of these."""
+    return {
+        name: spot.owners[0][2]
+        for spot in spots_of(model)
+        if len(spot.owners) > 1
+        for _, _, name in spot.owners
+    }
+
+
 def split_layers(
     model: nn.Module,
     only: str,
@@ -178,12 +191,7 @@ def split_layers(
     why_not: Callable[[Layer, dict[str, str]], str],
 ) -> tuple[list[Layer], list[Refusal]]:
     """The layers that may be changed, and why others may not."""
-    tied = {
-        name: spot.owners[0][2]
-        for spot in spots_of(model)
-        if len(spot.owners) > 1
-        for _, _, name in spot.owners
-    }
+    tied = tied_names(model)
     good, refused = [], []
     for path, module in named_modules(model, (*_LAYERS, *_RECURRENT), only, exclude):
         layer = Layer(path, module, f"{path}.weight" if path else "weight")
@@ -198,7 +206,16 @@ def split_layers(
 def named_modules(
     model: nn.Module, kinds: tuple[type[nn.Module], ...], only: str, exclude: str
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Modules of some kinds whose paths the patterns allow."""
+    """Modules of some kinds whose paths the patterns allow.
+
+    Raises:
+        ConfigError: a pattern that is none.
+    """
+    for pattern in (only, exclude):
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ConfigError("no pattern", found=repr(pattern), allowed=str(error)) from None
     for path, module in model.named_modules():
         if not isinstance(module, kinds) or (only and not re.search(only, path)):
             continue
@@ -233,7 +250,11 @@ def why_not(layer: Layer, tied: dict[str, str]) -> str:
 
 @torch.no_grad()
 def guard(
-    reference: nn.Module, model: nn.Module, context: Context, tolerance: float = _TOLERANCE
+    reference: nn.Module,
+    model: nn.Module,
+    context: Context,
+    tolerance: float = _TOLERANCE,
+    remedy: str = "please report this",
 ) -> None:
     """Compare two models on example inputs.
 
@@ -242,6 +263,7 @@ def guard(
         model: the result.
         context: for the example inputs; without any nothing is compared.
         tolerance: of the largest output.
+        remedy: for the message.
 
     Raises:
         ConfigError: they compute different things, one computes NaN, or *model* cannot be run.
@@ -257,6 +279,13 @@ def guard(
             remedy="exclude layers whose sizes are also written elsewhere in the model",
         ) from error  # fmt: skip
     wanted = outputs_of(reference, context)
+    if not wanted:
+        raise ConfigError(
+            "the model gives no tensor to compare", where="guard",
+            allowed="a tensor, or a tuple, list or dict of them",
+            remedy="compare without an example",
+        )  # fmt: skip
+    tolerance = max(tolerance, _coarsest(reference))
     if [one.shape for one in wanted] != [one.shape for one in found]:
         raise ConfigError(
             "the result has another form of output", where="guard",
@@ -264,21 +293,40 @@ def guard(
             allowed=str([tuple(one.shape) for one in wanted]),
         )  # fmt: skip
     for one, two in zip(wanted, found, strict=True):
-        largest = float(one.double().abs().max()) if one.numel() else 0.0
-        apart = float((one.double() - two.double()).abs().max()) if one.numel() else 0.0
+        one, two = one.double(), two.double()
+        largest = float(one[one.isfinite()].abs().max()) if bool(one.isfinite().any()) else 0.0
+        # Infinities, as of a mask, are to be the same ones.
+        apart = float(torch.where(one == two, 0.0, one - two).abs().max()) if one.numel() else 0.0
         if not apart <= tolerance * max(largest, 1e-12):
             raise ConfigError(
                 "the result computes something else than it should", where="guard",
                 found=f"an error of {apart:.3g} at outputs of {largest:.3g}",
-                allowed=f"{tolerance:g} of these", remedy="please report this",
+                allowed=f"{tolerance:g} of these", remedy=remedy,
             )  # fmt: skip
+
+
+def _coarsest(model: nn.Module) -> float:
+    """Some steps of the least precise dtype of a model's parameters, relative to 1."""
+    dtypes = {one.dtype for one in model.parameters() if one.is_floating_point()}
+    return 8 * max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
 
 
 def outputs_of(model: nn.Module, context: Context) -> list[torch.Tensor]:
     """What a model makes of the example, in evaluation, whatever shape its output has."""
     with evaluation(model):
-        flat, _ = tree_flatten(model(*context.inputs()))
+        flat, _ = tree_flatten(call(model, context.example))
     return [one for one in flat if isinstance(one, torch.Tensor)]
+
+
+def call(model: nn.Module, inputs: Any) -> Any:
+    """What a model makes of a tensor, of a tuple or list of arguments, or of a dict of them.
+
+    >>> call(nn.Bilinear(2, 2, 3), [torch.ones(1, 2), torch.ones(1, 2)]).shape
+    torch.Size([1, 3])
+    """
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
 
 
 @contextmanager
@@ -304,11 +352,23 @@ def nonzeros(weight: torch.Tensor) -> int:
     return int(torch.count_nonzero(held if is_plain(held) else held.dequantize()))
 
 
+def check_choice(where: str, value: object, allowed: Sequence[object]) -> None:
+    """Refuse what is none of a few.
+
+    Raises:
+        ConfigError: *value* is not *allowed*.
+    """
+    if value not in allowed:
+        raise ConfigError(
+            "no such choice", where=where, found=repr(value), allowed=", ".join(map(str, allowed))
+        )
+
+
 def check_share(where: str, value: float) -> None:
     """Refuse what is no share.
 
     Raises:
         ConfigError: *value* is not from 0 to 1.
     """
-    if not 0 <= value <= 1:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ConfigError("no share", where=where, found=str(value), allowed="0 to 1")

@@ -14,11 +14,12 @@ from torch.nn.utils import parametrize
 
 from limosa.errors import ConfigError
 from limosa.torch.optimize.distill import Batch, Distillation, fit
-from limosa.torch.optimize.technique import Optimized
+from limosa.torch.optimize.technique import Optimized, call
 
 #: Told a stage's name, how many epochs are done, and of how many.
 Progress = Callable[[str, int, int], None]
 Epoch = Callable[[int, float], None]
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class Training:
     def __post_init__(self) -> None:
         if self.teacher not in ("", "first"):
             raise ConfigError("no teacher", found=self.teacher, allowed="first, or none")
-        if self.epochs < 1 or not self.rate > 0:
+        if self.layers and not self.teacher:
+            raise ConfigError("features of layers need a teacher", found="none", allowed="first")
+        if not isinstance(self.epochs, int) or self.epochs < 1 or not self.rate > 0:
             raise ConfigError(
                 "no training", found=f"{self.epochs} epochs at a rate of {self.rate}",
                 allowed="1 or more, above 0",
@@ -70,7 +73,9 @@ class Training:
         Raises:
             ConfigError: as for :func:`limosa.torch.optimize.fit`.
         """
-        twin = copy.deepcopy(model).train()
+        twin = copy.deepcopy(model)
+        modes = [module.training for module in twin.modules()]
+        _train_mode(twin)
         zeros = Optimized(twin, (), masks=_masks_of(twin, masks))
         with Distillation(
             first, twin, temperature=self.temperature, hard=self.hard, soft=self.soft,
@@ -83,13 +88,26 @@ class Training:
                 taught, distillation.parameters(), batches, epochs=self.epochs, rate=self.rate,
                 after_step=zeros.keep_zeros, progress=progress,
             )  # fmt: skip
-        return twin.train(model.training)
+        for module, mode in zip(twin.modules(), modes, strict=True):
+            module.training = mode
+        return twin
+
+
+def _train_mode(model: nn.Module) -> None:
+    """Into training, but for norms that were frozen in a model that is trained."""
+    frozen = [
+        module
+        for module in model.modules()
+        if model.training and not module.training and isinstance(module, _NORMS)
+    ]
+    model.train()
+    for module in frozen:
+        module.eval()
 
 
 def _cross_entropy(model: nn.Module) -> Callable[[Any, torch.Tensor], torch.Tensor]:
     def loss(inputs: Any, labels: torch.Tensor) -> torch.Tensor:
-        arguments = inputs if isinstance(inputs, tuple) else (inputs,)
-        return functional.cross_entropy(model(*arguments), labels)
+        return functional.cross_entropy(call(model, inputs), labels)
 
     return loss
 
