@@ -140,8 +140,8 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
         best = [row for row in shown if row.way.startswith("recipe") or row.whose != "limosa"]
         for row in sorted(best, key=lambda row: row.nbytes)[:4]:
             axis.annotate(
-                row.way.removeprefix("recipe: "), (row.nbytes, row.metric), (5, -10),
-                textcoords="offset points", fontsize=7,
+                row.way.removeprefix("recipe: "), (row.nbytes, row.metric), (3, -4),
+                textcoords="offset points", rotation=-28, va="top", fontsize=7,
             )  # fmt: skip
         axis.set(xscale="log", xlabel="bytes on the wire", ylabel="% right", title=name)
         axis.grid(alpha=0.3, which="both")
