@@ -23,7 +23,7 @@ never trained or calibrated on, and nothing is trained on true labels. All is me
 *decoded*. *Smaller* is against the tensors as F32. Rows that say pruned (not torch's alone), 2:4,
 channels, low rank, student or recipe were trained further with the network itself as a teacher,
 the rivals' too; the others were not. *Faster* is how often a model runs while the original runs
-once, on one thread, 64 images, both by turns.
+once, on one thread, 64 digits or 4 photographs, both by turns.
 """
 
 

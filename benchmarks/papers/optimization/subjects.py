@@ -19,7 +19,6 @@ from limosa.torch import optimize
 from limosa.torch.optimize.training import Training
 
 _ROUNDS = 21
-_SPEED_BATCH = 64
 Batches = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -59,7 +58,8 @@ class Subject:
         measure: the metric of a model, in percent, on what no way has seen.
         check: the same on other data, for what searches.
         epochs: of a training after a change.
-        example: of a call; also what is timed.
+        example: of a call.
+        timed: how many images a timed call has: more where a call takes no time.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Subject:
     check: Callable[[nn.Module], float]
     epochs: int
     example: torch.Tensor
+    timed: int = 64
 
     def __post_init__(self) -> None:
         looked_at = self.batches[: max(1, 2048 // len(self.batches[0][0]))]
@@ -94,7 +95,7 @@ class Subject:
             self.name, way, whose, nbytes, self.raw / nbytes, right, self.right - right,
             measures.parameters, measures.nonzeros,
             (measures.flops or 0) / len(self.example) / 1e6,
-            speed_up(self.model, model, self.example), needs,
+            speed_up(self.model, model, self.example, self.timed), needs,
         )  # fmt: skip
 
     def ours(self, way: str, model: nn.Module, *, lossless: bool = False, needs: str = "") -> Row:
@@ -110,9 +111,9 @@ def _loss(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.T
 
 
 @torch.no_grad()
-def speed_up(before: nn.Module, after: nn.Module, example: torch.Tensor) -> float:
+def speed_up(before: nn.Module, after: nn.Module, example: torch.Tensor, timed: int) -> float:
     """How many times as fast *after* is: the median of ratios of calls that follow each other."""
-    example = torch.cat([example] * max(1, _SPEED_BATCH // len(example)))
+    example = torch.cat([example] * max(1, timed // len(example)))
     ratios = []
     for _ in range(_ROUNDS):
         times = []
@@ -162,7 +163,7 @@ def lite0(count: int = 256) -> Subject:
 
     return Subject(
         "efficientnet-lite0", model, batches, agreement(test, wanted), agreement(seen, labels), 2,
-        seen[:4],
+        seen[:4], 4,
     )  # fmt: skip
 
 
