@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from benchmarks import machine
+from benchmarks.papers.csv_rows import read_rows
 from benchmarks.papers.optimization.subjects import Row
 from benchmarks.papers.optimization.ways import FASTER
 
@@ -44,15 +45,7 @@ def write(out: Path, rows: Sequence[Row]) -> None:
 
 def read(out: Path) -> list[Row]:
     """The rows that :func:`write` wrote; none where there is no such file."""
-    path = out / f"{NAME}.csv"
-    if not path.exists():
-        return []
-    kinds = {"str": str, "int": int, "float": float}
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Row(**{field.name: kinds[str(field.type)](line[field.name]) for field in fields(Row)})
-            for line in csv.DictReader(file)
-        ]
+    return read_rows(out / f"{NAME}.csv", Row)
 
 
 def _table(rows: Sequence[Row]) -> list[str]:

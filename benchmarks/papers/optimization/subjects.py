@@ -77,14 +77,13 @@ class Subject:
         self.raw = optimize.measure(self.model).raw_nbytes
         self.right = self.measure(self.model)
 
-    def training(self, rate: float = 1e-3, epochs: int | None = None) -> Training:
+    def training(self, rate: float = 1e-3) -> Training:
         """A training whose teacher is the network itself; labels count where there are some."""
-        return Training(epochs or self.epochs, rate, "first")
+        return Training(self.epochs, rate, "first")
 
-    def trained(self, done: optimize.Optimized, rate: float = 1e-3) -> nn.Module:
+    def trained(self, done: optimize.Optimized) -> nn.Module:
         """What came of a technique, trained further with its zeros kept."""
-        training = self.training(rate)
-        return training.run(done.model, self.model, done.masks, self.batches).eval()
+        return self.training().run(done.model, self.model, done.masks, self.batches).eval()
 
     def row(self, way: str, whose: str, model: nn.Module, nbytes: int, needs: str = "") -> Row:
         """Measure what the receiver has."""
@@ -98,12 +97,12 @@ class Subject:
             speed_up(self.model, model, self.example, self.timed), needs,
         )  # fmt: skip
 
-    def ours(self, way: str, model: nn.Module, *, lossless: bool = False, needs: str = "") -> Row:
+    def ours(self, way: str, model: nn.Module, *, lossless: bool = False) -> Row:
         """Encoded by limosa; what the row tests is what the file decodes to."""
         quality = limosa.Lossless() if lossless else None
         done = optimize.Encoding(quality, effort=9).apply(model)
         assert done.data is not None
-        return self.row(way, "limosa", done.model, len(done.data), needs)
+        return self.row(way, "limosa", done.model, len(done.data))
 
 
 def _loss(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from benchmarks import machine
+from benchmarks.papers.csv_rows import read_rows
 from benchmarks.papers.updates import summary
 from benchmarks.papers.updates.summary import Row
 from limosa.torch import refine
@@ -67,15 +68,7 @@ def write(
 
 def read(out: Path) -> list[Row]:
     """The rows that :func:`write` wrote; none where there is no such file."""
-    path = out / f"{NAME}.csv"
-    if not path.exists():
-        return []
-    kinds = {"str": str, "int": int, "float": float}
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Row(**{field.name: kinds[str(field.type)](line[field.name]) for field in fields(Row)})
-            for line in csv.DictReader(file)
-        ]
+    return read_rows(out / f"{NAME}.csv", Row)
 
 
 def _plain(value: object) -> object:

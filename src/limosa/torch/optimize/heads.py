@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -132,7 +132,7 @@ class HeadPruning(Technique):
         return good, refused
 
     def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
-        pruning = _library()
+        pruning = pruning_library("head pruning")
         if context.example is None:
             raise ConfigError("head pruning needs example inputs", where="Context.example")
         modules = [_known(model, layer.path) for layer in layers]
@@ -173,12 +173,7 @@ class HeadPruning(Technique):
 
     def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
         """The old network, whose output layers do not heed the heads that went."""
-        twin = copy.deepcopy(model)
-        with torch.no_grad():
-            for path, inputs in done.gone.items():
-                weight: Any = twin.get_submodule(path).weight
-                weight[:, list(inputs)] = 0.0
-        return twin
+        return without_inputs(model, done.gone)
 
 
 def _why_not(one: Attention, tied: dict[str, str]) -> str:
@@ -282,9 +277,24 @@ def _take_out(pruning: Any, one: Attention, heads: Sequence[int]) -> None:
             setattr(one.module, name, one.behind.in_features)
 
 
-def _library() -> Any:
+@torch.no_grad()
+def without_inputs(model: nn.Module, gone: Mapping[str, Sequence[int]]) -> nn.Module:
+    """A copy whose layers, by path, do not heed some of their inputs."""
+    twin = copy.deepcopy(model)
+    for path, inputs in gone.items():
+        weight: Any = twin.get_submodule(path).weight
+        weight[:, list(inputs)] = 0.0
+    return twin
+
+
+def pruning_library(what: str) -> Any:
+    """torch-pruning, which *what* needs.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         import torch_pruning
     except ModuleNotFoundError:
-        raise MissingExtraError.for_extra("optimize", "head pruning") from None
+        raise MissingExtraError.for_extra("optimize", what) from None
     return torch_pruning

@@ -6,18 +6,16 @@ Which layers must shrink together is found by torch-pruning's dependency graph (
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
-from limosa.errors import ConfigError, MissingExtraError
+from limosa.errors import ConfigError
 from limosa.torch.optimize.gradients import backward_passes
-from limosa.torch.optimize.heads import attention_layers
+from limosa.torch.optimize.heads import attention_layers, pruning_library, without_inputs
 from limosa.torch.optimize.technique import (
     Change,
     Context,
@@ -72,7 +70,7 @@ class StructuredPruning(Technique):
         check_choice("importance", self.importance, ("weight", "data"))
 
     def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
-        tp = _library()
+        tp = pruning_library("structured pruning")
         if context.example is None:
             raise ConfigError("structured pruning needs example inputs", where="Context.example")
         before = {layer.path: (layer.weight.shape, nonzeros(layer.weight)) for layer in layers}
@@ -127,21 +125,7 @@ class StructuredPruning(Technique):
         """The old network, whose later layers do not heed what has gone."""
         if not done.comparable:
             return done.model  # its form and its numbers are looked at
-        twin = copy.deepcopy(model)
-        with torch.no_grad():
-            for path, inputs in done.gone.items():
-                weight = twin.get_submodule(path).weight
-                assert isinstance(weight, torch.Tensor)
-                weight[:, list(inputs)] = 0.0
-        return twin
-
-
-def _library() -> Any:
-    try:
-        import torch_pruning
-    except ModuleNotFoundError:
-        raise MissingExtraError.for_extra("optimize", "structured pruning") from None
-    return torch_pruning
+        return without_inputs(model, done.gone)
 
 
 @contextmanager
