@@ -51,6 +51,7 @@ class StructuredPruning(Technique):
     Raises:
         ConfigError: no such share.
 
+    >>> import torch
     >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
     >>> done = StructuredPruning(0.5).apply(model, Context(torch.ones(1, 8)))
     >>> done.model[0].out_features, done.model[2].in_features, done.model[2].out_features
