@@ -24,6 +24,7 @@ install_test_servers() {
   compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || command -v initdb >/dev/null || wanted+=(postgresql)
   # Without what it recommends Chromium has no font.
   command -v chromium >/dev/null || command -v chromium-browser >/dev/null || wanted+=(chromium fonts-liberation)
+  command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || wanted+=(nginx-light)
   [ ${#wanted[@]} = 0 ] || install_packages --no-install-recommends "${wanted[@]}" ||
     echo "$0: tests that need ${wanted[*]} will be skipped" >&2
 }

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.hub.servers import nginx
 from benchmarks.hub.serving import check
 from safetensors.numpy import save_file
+from servers import missing
 
 from limosa.exchange.hub_server import HubServer
 from limosa.exchange.publish import push
@@ -148,7 +149,7 @@ def test_a_stranger_learns_nothing(served: Served) -> None:
 
 def test_the_guides_nginx_answers_as_the_hub_does(tmp_path: Path) -> None:
     if shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin") is None:
-        pytest.skip("nginx is missing; run: apt-get install nginx-light")
+        missing("nginx", "apt-get install nginx-light")
     with HubServer(HubSettings(tmp_path / "hub", accel="/_blobs")) as server:
         served = _published(server, tmp_path)
         port = httpx.URL(server.url).port
