@@ -397,6 +397,17 @@ def test_layers_of_another_kind_are_not_taken_for_plain_ones(context):
     assert "of its own" in done.refused[0].why
 
 
+def test_layers_whose_weights_an_encoder_reads_stay():
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    net = nn.Sequential(nn.Linear(16, 16), encoder).eval()
+    done = optimize.LowRank(rank=2).apply(net, Context(torch.randn(2, 5, 16)))
+    assert [one.layer for one in done.changes] == ["0"]
+    assert {one.layer for one in done.refused} == {
+        "1.self_attn.out_proj", "1.linear1", "1.linear2"
+    }  # fmt: skip
+
+
 def test_frequencies_that_near_lossless_would_spoil():
     class Rotary(nn.Module):
         def __init__(self):

@@ -71,7 +71,7 @@ def test_features_of_other_widths_are_mapped(data):
     with Distillation(
         teacher, student, hard=0.0, soft=0.0, features=1.0, layers={"1": "1"}
     ) as loss:
-        first = float(loss(*batches[0]))
+        first = float(loss(*batches[0]).detach())
         assert len(loss.parameters()) == len(list(student.parameters())) + 2
         losses = fit(loss, loss.parameters(), batches, epochs=20, rate=0.02)
     assert losses[-1] < 0.5 * first
@@ -129,3 +129,27 @@ def test_a_loss_that_is_no_number_stops(data):
         fit(loss, student.parameters(), batches)
     with pytest.raises(ConfigError, match="no batches"):
         fit(loss, student.parameters(), [])
+
+
+def test_another_criterion_in_the_hard_part(data):
+    teacher, batches, _ = data
+    student, inputs = made(8), batches[0][0]
+    targets = torch.randn(len(inputs), 4)
+    loss = Distillation(teacher, student, hard=2, soft=0, criterion=functional.mse_loss)
+    expected = 2 * functional.mse_loss(student(inputs), targets)
+    assert torch.equal(loss(inputs, targets), expected)
+
+
+def test_soft_targets_of_several_outputs_are_refused():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.layer(x), x
+
+    loss = Distillation(Two(), Two())
+    loss.hard = 0.0
+    with pytest.raises(ConfigError, match="soft=0"):
+        loss(torch.ones(2, 4), None)

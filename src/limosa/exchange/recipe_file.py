@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -22,8 +22,9 @@ from limosa.files import read
 from limosa.tensors import Tensor
 from limosa.torch import load_file, optimize
 from limosa.torch.dtypes import from_tensor
+from limosa.torch.optimize.distill import Criterion
 from limosa.torch.optimize.recipe import Metric, Recipe, Stage
-from limosa.torch.optimize.technique import call
+from limosa.torch.optimize.technique import Loss, call
 from limosa.torch.optimize.training import Training
 
 if sys.version_info >= (3, 11):
@@ -70,6 +71,7 @@ _TOP = {
     "weights",
     "train",
     "calibrate",
+    "criterion",
     "metric",
     "example",
     "quality",
@@ -95,7 +97,7 @@ class RecipeFile:
     model: nn.Module
     recipe: Recipe
     context: optimize.Context
-    batches: Sequence[Any]
+    batches: Iterable[Any]
     metric: Metric | None
     export: tuple[str, ...]
 
@@ -122,7 +124,10 @@ def read_recipe(path: Path, *, stages: bool = True) -> RecipeFile:
     if "weights" in found:
         _load_weights(model, path.parent / str(found["weights"]))
     batches = _batches(found, "train")
-    calibrate = _batches(found, "calibrate") or batches
+    calibrate = _batches(found, "calibrate") if "calibrate" in found else batches
+    criterion: Criterion = functional.cross_entropy
+    if "criterion" in found:
+        criterion = find(str(found["criterion"]), "criterion")
     given: Any = found.get("stage", [])
     seed: Any = found.get("seed", 0)
     if not isinstance(given, list) or not isinstance(seed, int):
@@ -133,9 +138,9 @@ def read_recipe(path: Path, *, stages: bool = True) -> RecipeFile:
     steps = [_stage(one, f"{path}, stage {number}") for number, one in enumerate(given, 1)]
     quality = parse_quality(str(found["quality"])) if "quality" in found else None
     metric = find(str(found["metric"]), "metric") if "metric" in found else None
-    context = optimize.Context(_example(found, calibrate), calibrate, _loss)
+    context = optimize.Context(_example(found, calibrate), calibrate, _loss(criterion))
     return RecipeFile(
-        model, Recipe(steps, quality, seed), context, batches, metric,
+        model, Recipe(steps, quality, seed, criterion), context, batches, metric,
         tuple(found.get("export", ("safetensors", "limosa"))),
     )  # fmt: skip
 
@@ -196,20 +201,33 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         ) from None
 
 
-def _batches(found: Mapping[str, Any], name: str) -> list[Any]:
+def _batches(found: Mapping[str, Any], name: str) -> Iterable[Any]:
     if name not in found:
         return []
     made = find(str(found[name]), name)
-    return list(made() if callable(made) else made)
+    made = made() if callable(made) else made
+    # They are gone through many times; a DataLoader is read anew each time, and never held whole.
+    batches = list(made) if isinstance(made, Iterator) else made
+    first = next(iter(batches), None) if isinstance(batches, Iterable) else batches
+    if not isinstance(first, tuple | list) or len(first) != 2:
+        raise ConfigError(
+            "no batches", where=name, found=f"a first one of type {type(first).__name__}",
+            allowed="pairs of inputs and labels",
+        )  # fmt: skip
+    return batches
 
 
-def _example(found: Mapping[str, Any], batches: Sequence[Any]) -> Any:
+def _example(found: Mapping[str, Any], batches: Iterable[Any]) -> Any:
     if "example" in found:
         made = find(str(found["example"]), "example")
         return made() if callable(made) else made
-    return batches[0][0] if batches else None
+    first = next(iter(batches), None)
+    return None if first is None else first[0]
 
 
-def _loss(model: nn.Module, batch: Any) -> torch.Tensor:
-    inputs, labels = batch
-    return functional.cross_entropy(call(model, inputs), labels)
+def _loss(criterion: Criterion) -> Loss:
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        inputs, labels = batch
+        return criterion(call(model, inputs), labels)
+
+    return loss

@@ -19,13 +19,15 @@ from torch.nn import functional
 from limosa.errors import ConfigError
 from limosa.torch.optimize.technique import call, evaluation
 
-Batch = tuple[Any, torch.Tensor]
+Batch = tuple[Any, Any]
+#: The loss of outputs beside labels, with a gradient.
+Criterion = Callable[[Any, Any], torch.Tensor]
 
 
 class Distillation:
     """The loss of a student beside its teacher.
 
-    Three parts, each with its weight: cross entropy with the labels (hard); the divergence of the
+    Three parts, each with its weight: the criterion with the labels (hard); the divergence of the
     teacher's outputs from the student's at a temperature, times its square (soft; G. Hinton et
     al., 2015); the squared distance of features of layers in between (A. Romero et al., 2015),
     through a learned linear map where their sizes differ.
@@ -36,6 +38,7 @@ class Distillation:
         temperature: of the soft targets.
         hard, soft, features: weights of the parts.
         layers: layer of the student -> layer of the teacher, by path.
+        criterion: of outputs and labels.
 
     Raises:
         ConfigError: a weight is negative, no weight is positive, or there is no such layer.
@@ -57,6 +60,7 @@ class Distillation:
         soft: float = 0.7,
         features: float = 0.0,
         layers: Mapping[str, str] | None = None,
+        criterion: Criterion = functional.cross_entropy,
     ) -> None:
         weights = (hard, soft, features)
         if min(weights) < 0 or not any(weights) or not temperature > 0:
@@ -68,7 +72,7 @@ class Distillation:
             raise ConfigError("features need layers, and layers a weight of features")
         self.teacher, self.student = teacher, student
         self.temperature, self.hard, self.soft, self.features = temperature, hard, soft, features
-        self.layers = dict(layers or {})
+        self.layers, self.criterion = dict(layers or {}), criterion
         #: Linear maps from the student's features to the teacher's: to be trained as well.
         self.maps = nn.ModuleDict()
         self._seen: dict[str, torch.Tensor] = {}
@@ -86,19 +90,30 @@ class Distillation:
 
         Args:
             inputs: one tensor, a tuple or list of arguments, or a dict of them by name.
-            labels: classes, of int64.
+            labels: what the criterion takes: classes, of int64, for cross entropy.
+
+        Raises:
+            ConfigError: soft targets of a model that gives more than one tensor.
         """
         with torch.no_grad(), evaluation(self.teacher):
             wanted = call(self.teacher, inputs)
         found = call(self.student, inputs)
-        loss: torch.Tensor = found.new_zeros(())
+        parts = []
         if self.hard:
-            loss = loss + self.hard * functional.cross_entropy(found, labels)
+            parts.append(self.hard * self.criterion(found, labels))
         if self.soft:
-            loss = loss + self.soft * soft_loss(found, wanted, self.temperature)
+            parts.append(self.soft * self._soft_loss(found, wanted))
         for ours, theirs in self.layers.items():
-            loss = loss + self.features * self._feature_loss(ours, theirs)
-        return loss
+            parts.append(self.features * self._feature_loss(ours, theirs))
+        return torch.stack(parts).sum()
+
+    def _soft_loss(self, found: Any, wanted: Any) -> torch.Tensor:
+        if not isinstance(found, torch.Tensor):
+            raise ConfigError(
+                "soft targets need scores of classes", found=f"outputs as {type(found).__name__}",
+                allowed="one tensor", remedy="soft=0, with features or hard targets",
+            )  # fmt: skip
+        return soft_loss(found, wanted, self.temperature)
 
     def _feature_loss(self, ours: str, theirs: str) -> torch.Tensor:
         found, wanted = self._seen[f"student {ours}"], self._seen[f"teacher {theirs}"]

@@ -83,6 +83,22 @@ class LowRank(Technique):
             if value is not None:
                 check_share(name, value)
 
+    def _split(self, model: nn.Module) -> tuple[list[Layer], list[Refusal]]:
+        good, refused = super()._split(model)
+        # In evaluation torch's encoder hands the weights of its two layers to one kernel.
+        read = {
+            id(child)
+            for module in model.modules()
+            if isinstance(module, nn.TransformerEncoderLayer)
+            for child in (module.linear1, module.linear2)
+        }
+        left = [layer for layer in good if id(layer.module) in read]
+        why = "the encoder around it reads its weight"
+        return (
+            [layer for layer in good if id(layer.module) not in read],
+            [*refused, *(Refusal(layer.path, why) for layer in left)],
+        )
+
     def _why_not(self, layer: Layer, tied: dict[str, str]) -> str:
         module = layer.module
         if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 import limosa
 from limosa.codec.quality import Quality
@@ -21,7 +22,7 @@ from limosa.errors import ConfigError
 from limosa.files.atomic import AtomicFile
 from limosa.torch.digest import model_digest
 from limosa.torch.optimize.calibrated import CalibratedRounding
-from limosa.torch.optimize.distill import Batch
+from limosa.torch.optimize.distill import Batch, Criterion
 from limosa.torch.optimize.encoding import Encoding
 from limosa.torch.optimize.folding import BatchNormFolding
 from limosa.torch.optimize.kernels import IntegerKernels
@@ -98,6 +99,7 @@ class Recipe:
         quality: with which models are encoded to be measured; None: without loss. A stage of
             :class:`limosa.torch.optimize.Encoding` has its own.
         seed: of everything random.
+        criterion: what training makes small, of outputs and labels.
 
     Attributes:
         rows: what the stages left, after :meth:`run`.
@@ -107,6 +109,7 @@ class Recipe:
     stages: Sequence[Stage]
     quality: Quality | None = None
     seed: int = 0
+    criterion: Criterion = functional.cross_entropy
     rows: list[Row] = field(default_factory=list)
     data: bytes | None = field(default=None, repr=False)
 
@@ -135,7 +138,8 @@ class Recipe:
             ConfigError: a stage is impossible.
         """
         self.rows, self.data = [], None
-        key = _digest(f"{limosa.__version__} {self.seed} {self.quality} {model!r}", model)
+        settings = f"{self.seed} {self.quality} {_name(self.criterion)}"
+        key = _digest(f"{limosa.__version__} {settings} {model!r}", model)
         done = _Done(model)
         self._add(done, "start", context, metric, time.monotonic())
         for number, stage in enumerate(self.stages, 1):
@@ -150,11 +154,54 @@ class Recipe:
                 self.rows.append(row if metric is None else replace(row, metric=metric(done.model)))
                 continue
             torch.manual_seed(self.seed + number)
-            done = _do(stage, done, model, context, batches, progress)
+            done = self._do(stage, done, model, context, batches, progress)
             self._add(done, stage.name, context, metric, started)
             _keep(place, done, self.rows[-1])
         self.data = done.data
         return done.model
+
+    def _do(
+        self,
+        stage: Stage,
+        done: _Done,
+        first: nn.Module,
+        context: Context,
+        batches: Iterable[Batch],
+        progress: Progress,
+    ) -> _Done:
+        technique, training = stage.technique, stage.training
+        epochs = itertools.count(1)
+
+        def epoch(number: int, loss: float) -> None:
+            progress(stage.name, next(epochs), _epochs(stage))
+
+        def train(model: nn.Module, masks: dict[str, torch.Tensor]) -> nn.Module:
+            return (
+                model
+                if training is None
+                else training.run(model, first, masks, batches, epoch, self.criterion)
+            )
+
+        if technique is None:
+            return replace(done, model=train(done.model, done.masks), refused=(), data=None)
+        if training is not None and isinstance(technique, LinearRounding | CodebookRounding):
+            found = technique.apply(done.model, context)  # for what it refuses
+            return _after(
+                done, found, technique.finish(train(technique.prepare(done.model), done.masks))
+            )
+        if isinstance(technique, GradualPruning):
+
+            def step(pruned: Optimized) -> Optimized:
+                masks = {**still_there(done.masks, pruned.model), **pruned.masks}
+                return replace(pruned, model=train(pruned.model, masks))
+
+            found = technique.apply(done.model, context, train=step)
+            return _after(done, found, found.model)
+        if isinstance(technique, Student) and technique.model is not None:
+            done = _Done(done.model)  # zeros, and what the receiver needs, were the old network's
+        found = technique.apply(done.model, context)
+        masks = {**still_there(done.masks, found.model), **found.masks}
+        return _after(done, found, train(found.model, masks))
 
     def _add(
         self, done: _Done, name: str, context: Context, metric: Metric | None, started: float
@@ -184,50 +231,17 @@ def _epochs(stage: Stage) -> int:
     return steps * stage.training.epochs if stage.training is not None else 0
 
 
-def _do(
-    stage: Stage,
-    done: _Done,
-    first: nn.Module,
-    context: Context,
-    batches: Iterable[Batch],
-    progress: Progress,
-) -> _Done:
-    technique, training = stage.technique, stage.training
-    epochs = itertools.count(1)
-
-    def epoch(number: int, loss: float) -> None:
-        progress(stage.name, next(epochs), _epochs(stage))
-
-    def train(model: nn.Module, masks: dict[str, torch.Tensor]) -> nn.Module:
-        return model if training is None else training.run(model, first, masks, batches, epoch)
-
-    if technique is None:
-        return replace(done, model=train(done.model, done.masks), refused=(), data=None)
-    if training is not None and isinstance(technique, LinearRounding | CodebookRounding):
-        found = technique.apply(done.model, context)  # for what it refuses
-        return _after(
-            done, found, technique.finish(train(technique.prepare(done.model), done.masks))
-        )
-    if isinstance(technique, GradualPruning):
-
-        def step(pruned: Optimized) -> Optimized:
-            masks = {**still_there(done.masks, pruned.model), **pruned.masks}
-            return replace(pruned, model=train(pruned.model, masks))
-
-        found = technique.apply(done.model, context, train=step)
-        return _after(done, found, found.model)
-    if isinstance(technique, Student) and technique.model is not None:
-        done = _Done(done.model)  # zeros, and what the receiver needs, were the old network's
-    found = technique.apply(done.model, context)
-    masks = {**still_there(done.masks, found.model), **found.masks}
-    return _after(done, found, train(found.model, masks))
-
-
 def _after(done: _Done, found: Optimized, model: nn.Module) -> _Done:
     needs = ", ".join(dict.fromkeys(one for one in (done.needs, found.receiver_needs) if one))
     refused = tuple(f"{one.layer}: {one.why}" for one in found.refused)
     masks = {**still_there(done.masks, model), **found.masks}
     return _Done(model, masks, needs, refused, found.data)
+
+
+def _name(function: Any) -> str:
+    """The same in the next process, which the address in a function's repr is not."""
+    named = hasattr(function, "__qualname__")
+    return f"{function.__module__}.{function.__qualname__}" if named else repr(function)
 
 
 def _digest(settings: str, model: nn.Module | None) -> str:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from limosa.errors import ConfigError
-from limosa.torch.optimize.distill import Batch, Distillation, fit
+from limosa.torch.optimize.distill import Batch, Criterion, Distillation, fit
 from limosa.torch.optimize.technique import Optimized, call
 
 #: Told a stage's name, how many epochs are done, and of how many.
@@ -60,6 +60,7 @@ class Training:
         masks: Mapping[str, torch.Tensor],
         batches: Iterable[Batch],
         progress: Epoch = lambda epoch, loss: None,
+        criterion: Criterion = functional.cross_entropy,
     ) -> nn.Module:
         """A trained copy of *model*.
 
@@ -69,6 +70,7 @@ class Training:
             masks: parameters by name -> where they stay 0.
             batches: of inputs and labels.
             progress: is called after each epoch.
+            criterion: of outputs and labels.
 
         Raises:
             ConfigError: as for :func:`limosa.torch.optimize.fit`.
@@ -79,9 +81,9 @@ class Training:
         zeros = Optimized(twin, (), masks=_masks_of(twin, masks))
         with Distillation(
             first, twin, temperature=self.temperature, hard=self.hard, soft=self.soft,
-            features=self.features, layers=self.layers,
+            features=self.features, layers=self.layers, criterion=criterion,
         ) as distillation:  # fmt: skip
-            taught: Any = distillation if self.teacher else _cross_entropy(twin)
+            taught: Any = distillation if self.teacher else _from_labels(twin, criterion)
             if self.layers and self.teacher:
                 distillation(*next(iter(batches)))  # makes the maps, which are trained as well
             fit(
@@ -105,9 +107,9 @@ def _train_mode(model: nn.Module) -> None:
         module.eval()
 
 
-def _cross_entropy(model: nn.Module) -> Callable[[Any, torch.Tensor], torch.Tensor]:
-    def loss(inputs: Any, labels: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(call(model, inputs), labels)
+def _from_labels(model: nn.Module, criterion: Criterion) -> Criterion:
+    def loss(inputs: Any, labels: Any) -> torch.Tensor:
+        return criterion(call(model, inputs), labels)
 
     return loss
 

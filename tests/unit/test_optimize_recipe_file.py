@@ -1,0 +1,126 @@
+"""What a recipe's file says: losses other than of classes, DataLoaders, batches that are none."""
+
+import importlib
+import json
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from limosa.cli.main import group
+from limosa.errors import ConfigError
+
+SHOP = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+torch.manual_seed(0)
+INPUTS = torch.randn(256, 12)
+TARGETS = torch.tanh(INPUTS @ torch.randn(12, 2))
+READ = 0
+
+
+def network():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(12, 32), nn.Tanh(), nn.Linear(32, 2))
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        global READ
+        for one in zip(INPUTS, TARGETS):
+            READ += 1
+            yield one
+
+
+def loader():
+    return DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=32, shuffle=True)
+
+
+def stream():
+    return DataLoader(Stream(), batch_size=32)
+
+
+def generator():
+    yield from loader()
+
+
+def scalar():
+    return 7
+
+
+def triples():
+    return [(INPUTS, TARGETS, 1)]
+
+
+def fit(model):
+    with torch.no_grad():
+        return -float((model(INPUTS) - TARGETS).square().mean())
+"""
+RECIPE = """
+model = "regression_shop:network"
+train = "regression_shop:loader"
+criterion = "torch.nn.functional:mse_loss"
+metric = "regression_shop:fit"
+export = ["limosa"]
+
+[[stage]]
+name = "learn"
+train = { epochs = 20, rate = 0.02 }
+
+[[stage]]
+do = "prune-by-saliency"
+sparsity = 0.4
+train = { epochs = 4, rate = 0.01, teacher = "first", hard = 1.0, soft = 0.0 }
+"""
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    (tmp_path / "regression_shop.py").write_text(SHOP, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("regression_shop", None)
+    yield importlib.import_module("regression_shop")
+    sys.modules.pop("regression_shop", None)
+
+
+def run(text):
+    with open("recipe.toml", "w", encoding="utf-8") as file:
+        file.write(text)
+    return CliRunner().invoke(group, ["optimize", "recipe.toml", "-o", "small", "--json"])
+
+
+@pytest.mark.parametrize("batches", ["loader", "stream", "generator"])
+def test_a_regression_from_what_gives_batches(shop, batches):
+    done = run(RECIPE.replace(":loader", f":{batches}"))
+    assert done.exit_code == 0, done.output
+    start, learned, pruned = (row["metric"] for row in json.loads(done.stdout)["rows"])
+    assert start < 4 * learned < 0, "mean squares fall to a quarter by mse_loss alone"
+    assert pruned > start / 2
+    # Read anew in each of 24 epochs, and once by saliency: it was not held as a list.
+    read_at_least = 25 * 256 if batches == "stream" else 0
+    assert read_at_least <= shop.READ
+
+
+def test_another_criterion_is_another_run(shop):
+    first = json.loads(run(RECIPE).stdout)["rows"]
+    again = json.loads(run(RECIPE).stdout)["rows"]
+    assert [row["nbytes"] for row in again] == [row["nbytes"] for row in first]
+    assert [row["seconds"] for row in again[1:]] == [row["seconds"] for row in first[1:]]
+    other = json.loads(run(RECIPE.replace("mse_loss", "l1_loss")).stdout)["rows"]
+    assert other[1]["metric"] != first[1]["metric"]
+
+
+@pytest.mark.parametrize("batches", ["scalar", "triples"])
+def test_batches_that_are_none(shop, batches):
+    done = run(RECIPE.replace(":loader", f":{batches}"))
+    assert isinstance(done.exception, ConfigError)
+    assert "pairs of inputs and labels" in str(done.exception)
+
+
+def test_no_such_criterion(shop):
+    done = run(RECIPE.replace("mse_loss", "mse_los"))
+    assert isinstance(done.exception, ConfigError)
+    assert "mse_los" in str(done.exception)
