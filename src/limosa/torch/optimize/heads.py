@@ -27,8 +27,13 @@ from limosa.torch.optimize.technique import (
     why_not,
 )
 
-#: Under which names modules say how many heads they have.
-COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
+#: Under which names modules say how many heads they have, and how many of keys and values.
+COUNTS = (
+    "num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads", "n_local_heads",
+)  # fmt: skip
+_GROUPS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_local_kv_heads")
+#: Or, where results of layers are only divided into heads, how wide one is.
+_SIZES = ("head_dim", "attention_head_size")
 #: And how wide all heads are together, if they say it.
 _WIDTHS = ("all_head_size", "attn_dim", "inner_dim")
 _FUSED = ("qkv", "to_qkv", "Wqkv", "query_key_value", "qkv_proj", "in_proj")
@@ -48,32 +53,34 @@ class Attention:
     Attributes:
         path: of the module.
         module: itself.
-        count: the name of the attribute that says how many heads it has.
+        heads: how many it has.
+        groups: heads of keys and values: as many, or fewer where several queries share one
+            (J. Ainslie et al., 2023). What goes is a group.
         before: the layers that make queries, keys and values, or one that makes all.
         behind: the layer that the heads' results go into, side by side.
     """
 
     path: str
     module: nn.Module
-    count: str
+    heads: int
+    groups: int
     before: tuple[nn.Linear, ...]
     behind: nn.Linear
 
     @property
-    def heads(self) -> int:
-        """How many it has."""
-        return int(getattr(self.module, self.count))
+    def parts(self) -> int:
+        """Of queries, keys and values, how many one layer makes."""
+        return 3 if len(self.before) == 1 else 1
 
-    def rows(self, heads: Sequence[int]) -> list[int]:
-        """Outputs of each layer before that belong to heads."""
-        parts = 3 if len(self.before) == 1 else 1
-        wide = self.behind.in_features
-        return [part * wide + one for part in range(parts) for one in self.columns(heads)]
+    def rows(self, layer: nn.Linear, groups: Sequence[int]) -> list[int]:
+        """Outputs of a layer before that belong to groups."""
+        wide = layer.out_features // self.parts
+        columns = _columns(wide, self.groups, groups)
+        return [part * wide + one for part in range(self.parts) for one in columns]
 
-    def columns(self, heads: Sequence[int]) -> list[int]:
-        """Inputs of the layer behind that belong to heads."""
-        size = self.behind.in_features // self.heads
-        return [head * size + one for head in heads for one in range(size)]
+    def columns(self, groups: Sequence[int]) -> list[int]:
+        """Inputs of the layer behind that belong to groups."""
+        return _columns(self.behind.in_features, self.groups, groups)
 
 
 @dataclass(frozen=True)
@@ -81,12 +88,13 @@ class HeadPruning(Technique):
     """Heads of attention go whole; the module's number of heads becomes smaller.
 
     Modules are known by what they are called: a number of heads (``num_heads``,
-    ``num_attention_heads``, …), linear layers ``qkv``, or ``q``, ``k``, ``v`` and the like, and one
-    for the output (``proj``, ``out_proj``, ``output.dense``, …), as in timm and transformers. That
-    the heads lie where they are taken from is proved by the guard, so an example is needed.
+    ``num_attention_heads``, …) or the width of one (``head_dim``), linear layers ``qkv``, or ``q``,
+    ``k``, ``v`` and the like, and one for the output (``proj``, ``out_proj``, ``output.dense``, …),
+    as in timm and transformers. Heads that share keys and values (grouped queries) go together.
+    That they lie where they are taken from is proved by the guard, so an example is needed.
 
     Args:
-        share: of the heads of each module that go; one stays at least.
+        share: of the heads of each module that go; one stays at least, or one group.
         importance: "weight" by the norm of a head's weights, "data" by the first term of the
             loss's series when it is left out (P. Michel et al., 2019) on the context's batches.
         only, exclude: patterns of the paths of modules.
@@ -120,7 +128,7 @@ class HeadPruning(Technique):
         good, refused = [], []
         tied = tied_names(model)
         for path, module in named_modules(model, (nn.Module,), self.only, self.exclude):
-            if not _counts(module):
+            if not _has_heads(module):
                 continue
             found = attention_of(model, path)
             if isinstance(found, str):
@@ -141,33 +149,32 @@ class HeadPruning(Technique):
         changes, refused = [], []
         gone: dict[str, tuple[int, ...]] = {}
         for one in modules:
-            had = one.heads
+            had, left = one.heads, max(1, one.groups - round(self.share * one.groups))
             weakest = scores[one.path].argsort(stable=True)
-            heads = sorted(weakest[: min(had - 1, round(self.share * had))].tolist())
-            if not heads:
+            groups = sorted(weakest[: one.groups - left].tolist())
+            if not groups:
                 refused.append(Refusal(one.path, f"no head of {had} would go"))
                 continue
             before = _weights(one)
-            gone[paths[id(one.behind)]] = tuple(one.columns(heads))
-            _take_out(pruning, one, heads)
-            changes.append(
-                Change(one.path, f"{had} heads to {had - len(heads)}", before, _weights(one))
-            )
+            gone[paths[id(one.behind)]] = tuple(one.columns(groups))
+            _take_out(pruning, one, groups)
+            what = f"{had} heads to {had * left // one.groups}"
+            changes.append(Change(one.path, what, before, _weights(one)))
         return Optimized(model, tuple(changes), tuple(refused), gone=gone)
 
     def _scores(
         self, model: nn.Module, modules: Sequence[Attention], context: Context
     ) -> dict[str, torch.Tensor]:
-        """How much each head matters."""
+        """How much each group matters."""
         if self.importance == "weight":
             return {one.path: _norms(one) for one in modules}
-        sums = {one.path: torch.zeros(one.heads, dtype=torch.float64) for one in modules}
+        sums = {one.path: torch.zeros(one.groups, dtype=torch.float64) for one in modules}
         for _ in backward_passes(model, context, "importance by data"):
             for one in modules:
                 weight = one.behind.weight
                 if weight.grad is not None:
                     effect = (weight.detach() * weight.grad).double().sum(0)
-                    sums[one.path] += effect.reshape(one.heads, -1).sum(1).abs().cpu()
+                    sums[one.path] += effect.reshape(one.groups, -1).sum(1).abs().cpu()
         model.zero_grad(set_to_none=True)
         return sums
 
@@ -190,32 +197,39 @@ def _why_not(one: Attention, tied: dict[str, str]) -> str:
 def attention_of(model: nn.Module, path: str) -> Attention | str:
     """The parts of a module of attention, or why its heads cannot be taken out."""
     module = model.get_submodule(path) if path else model
-    (count,) = _counts(module)[:1] or ("",)
     if isinstance(module, nn.MultiheadAttention):
         return "its queries, keys and values are no layers of their own"
     before = _before(module)
     behind = _behind(model, path)
     if not before or behind is None:
         return "its layers have other names"
-    heads, wide = int(getattr(module, count)), behind.in_features
-    outputs = 3 * wide if len(before) == 1 else wide
-    if any(layer.out_features != outputs for layer in before):
-        return "its queries, keys and values differ in width"
-    if wide % heads:
+    wide = behind.in_features
+    heads = _said(module, COUNTS) or wide // _said(module, _SIZES)
+    if not heads or wide % heads:
         return f"{wide} columns do not divide into {heads} heads"
-    return Attention(path, module, count, before, behind)
+    shared = before[1].out_features if len(before) == 3 else wide
+    groups = shared * heads // wide if shared * heads % wide == 0 else 0
+    outputs = [wide, shared, shared] if len(before) == 3 else [3 * wide]
+    if [layer.out_features for layer in before] != outputs or not groups or heads % groups:
+        return "its queries, keys and values differ in width"
+    return Attention(path, module, heads, groups, before, behind)
 
 
 def attention_layers(model: nn.Module) -> list[nn.Linear]:
     """Layers that make queries, keys and values: their outputs may go by whole heads only."""
-    return [layer for module in model.modules() if _counts(module) for layer in _before(module)]
+    return [layer for module in model.modules() if _has_heads(module) for layer in _before(module)]
 
 
-def _counts(module: nn.Module) -> list[str]:
-    """Attributes that say how many heads there are; configurations of whole models do not."""
-    if not (_before(module) or isinstance(module, nn.MultiheadAttention)):
-        return []
-    return [name for name in COUNTS if isinstance(getattr(module, name, None), int)]
+def _has_heads(module: nn.Module) -> bool:
+    """Whether a module is one of attention; configurations of whole models are none."""
+    known = bool(_before(module)) or isinstance(module, nn.MultiheadAttention)
+    return known and bool(_said(module, COUNTS) or _said(module, _SIZES))
+
+
+def _said(module: nn.Module, names: Sequence[str]) -> int:
+    """The first number that a module has under one of some names; 0 for none."""
+    found = (getattr(module, name, None) for name in names)
+    return next((one for one in found if isinstance(one, int)), 0)
 
 
 def _before(module: nn.Module) -> tuple[nn.Linear, ...]:
@@ -254,27 +268,33 @@ def _known(model: nn.Module, path: str) -> Attention:
 
 @torch.no_grad()
 def _norms(one: Attention) -> torch.Tensor:
-    squares = one.behind.weight.double().square().sum(0)
+    found = one.behind.weight.double().square().sum(0).reshape(one.groups, -1).sum(1)
     for layer in one.before:
         rows = layer.weight.double().square().sum(1)
-        squares = squares + rows.reshape(-1, one.behind.in_features).sum(0)
-    return squares.reshape(one.heads, -1).sum(1).cpu()
+        found += rows.reshape(one.parts, one.groups, -1).sum((0, 2))
+    return found.cpu()
 
 
 def _weights(one: Attention) -> int:
     return sum(nonzeros(layer.weight) for layer in (*one.before, one.behind))
 
 
-def _take_out(pruning: Any, one: Attention, heads: Sequence[int]) -> None:
-    rows, columns = one.rows(heads), one.columns(heads)
-    had, wide = one.heads, one.behind.in_features
+def _take_out(pruning: Any, one: Attention, groups: Sequence[int]) -> None:
+    columns, wide, left = one.columns(groups), one.behind.in_features, one.groups - len(groups)
     for layer in one.before:
-        pruning.prune_linear_out_channels(layer, rows)
+        pruning.prune_linear_out_channels(layer, one.rows(layer, groups))
     pruning.prune_linear_in_channels(one.behind, columns)
-    setattr(one.module, one.count, had - len(heads))
-    for name in _WIDTHS:
-        if getattr(one.module, name, None) == wide:
-            setattr(one.module, name, one.behind.in_features)
+    said = dict.fromkeys(COUNTS, (one.heads, one.heads * left // one.groups))
+    said |= dict.fromkeys(_GROUPS, (one.groups, left))
+    said |= dict.fromkeys(_WIDTHS, (wide, one.behind.in_features))
+    for name, (before, after) in said.items():
+        if getattr(one.module, name, None) == before:
+            setattr(one.module, name, after)
+
+
+def _columns(wide: int, groups: int, chosen: Sequence[int]) -> list[int]:
+    size = wide // groups
+    return [group * size + one for group in chosen for one in range(size)]
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ Which layers must shrink together is found by torch-pruning's dependency graph (
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -58,6 +59,8 @@ class StructuredPruning(Technique):
     (8, 8, 4)
     """
 
+    remedy = "exclude layers whose channels a function of the model's own mixes"
+
     share: float = 0.5
     scope: Literal["layer", "global"] = "layer"
     importance: Literal["weight", "data"] = "weight"
@@ -88,7 +91,7 @@ class StructuredPruning(Technique):
             for module in model.modules()
             if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and module not in chosen
         ]
-        frozen = [*others, *_outputs_of(tp, model, context)]
+        frozen = [*others, *_outputs_of(tp, model, context, attention)]
         pruner = self._pruner(tp, model, context, frozen)
         if self.importance == "data":
             for _ in backward_passes(model, context, "importance by data", add_up=True):
@@ -142,8 +145,14 @@ def _tracing() -> Iterator[None]:
         ) from error  # fmt: skip
 
 
-def _outputs_of(tp: Any, model: nn.Module, context: Context) -> list[nn.Module]:
-    """Layers whose outputs are, or are added to, outputs of the whole network."""
+def _outputs_of(
+    tp: Any, model: nn.Module, context: Context, attention: AbstractSet[nn.Module]
+) -> list[nn.Module]:
+    """Layers whose outputs are, or are added to, outputs of the whole network.
+
+    Those of *attention* are never pruned, and not looked at: what depends on them is not found in
+    finite time where positions are rotated into queries and keys.
+    """
     with _tracing():
         graph = tp.DependencyGraph().build_dependency(model, context.example)
     found: list[nn.Module] = []
@@ -154,6 +163,8 @@ def _outputs_of(tp: Any, model: nn.Module, context: Context) -> list[nn.Module]:
                 "the example passes a layer by", where=path, allowed="an example that uses all",
                 remedy="prune without structure, or take the layer out of the model",
             )  # fmt: skip
+        if module in attention:
+            continue
         prune = graph.get_pruner_of_module(module).prune_out_channels
         group = graph.get_pruning_group(module, prune, [0])
         ends = [
@@ -175,7 +186,8 @@ def _prune(pruner: Any, model: nn.Module) -> tuple[dict[str, tuple[int, ...]], b
     for group in pruner.step(interactive=True):
         for dependency, places in group:
             target = dependency.target.module
-            mixed = mixed or isinstance(target, _MIXING)
+            # A parameter without a layer of torch's belongs to something of the model's own.
+            mixed = mixed or isinstance(target, (*_MIXING, nn.Parameter))
             inside = not pruner.DG.is_out_channel_pruning_fn(dependency.handler)
             if (
                 inside
