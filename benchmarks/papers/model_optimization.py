@@ -17,12 +17,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.papers.optimization import report, rivals, ways
-from benchmarks.papers.optimization.subjects import Row, Subject, digits_net, lite0
+from benchmarks.papers.optimization.subjects import LITE0, Row, Subject, digits_net, lite0
 from benchmarks.papers.updates.data import digits
 
 _EPOCHS = 12
 _DIGITS = ("vgg-small", "tiny-resnet", "vgg-medium")
-_LITE0 = "efficientnet-lite0"
 
 
 def main() -> None:
@@ -44,11 +43,11 @@ def main() -> None:
 
 
 def _subject(name: str, epochs: int) -> Subject:
-    return lite0() if name == _LITE0 else digits_net(name, digits(), epochs)
+    return lite0() if name == LITE0 else digits_net(name, digits(), epochs)
 
 
 def _rows(subject: Subject) -> Iterator[Row]:
-    is_digits = subject.name != _LITE0
+    is_digits = subject.name != LITE0
     yield from rivals.rows(subject, trained=is_digits)
     if is_digits:
         yield from ways.alone(subject)
@@ -61,8 +60,8 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument(
-        "--networks", nargs="+", choices=(*_DIGITS, "vgg-tiny", _LITE0),
-        default=(*_DIGITS, _LITE0),
+        "--networks", nargs="+", choices=(*_DIGITS, "vgg-tiny", LITE0),
+        default=(*_DIGITS, LITE0),
     )  # fmt: skip
     parser.add_argument(
         "--quick", action="store_true", help="a small network, trained for a moment"

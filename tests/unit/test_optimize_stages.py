@@ -397,6 +397,21 @@ def test_layers_of_another_kind_are_not_taken_for_plain_ones(context):
     assert "of its own" in done.refused[0].why
 
 
+def test_norms_that_are_frozen_keep_their_statistics(context):
+    torch.manual_seed(0)
+    net = plain()
+    batches = [(torch.randn(4, 3, 8, 8), torch.randint(3, (4,)))]
+    frozen, free = (
+        Training(1, 1e-2, freeze_norms=freeze).run(net, net, {}, batches)
+        for freeze in (True, False)
+    )
+    norm = next(name for name, one in net.named_modules() if isinstance(one, nn.BatchNorm2d))
+    before, kept, moved = (one.get_submodule(norm) for one in (net, frozen, free))
+    assert torch.equal(before.running_mean, kept.running_mean)
+    assert not torch.equal(before.running_mean, moved.running_mean)
+    assert not torch.equal(before.weight, kept.weight), "scales are trained all the same"
+
+
 def test_layers_whose_weights_an_encoder_reads_stay():
     torch.manual_seed(0)
     encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)

@@ -18,6 +18,8 @@ from benchmarks.papers.updates.training import accuracy, train
 from limosa.torch import optimize
 from limosa.torch.optimize.training import Training
 
+#: Measured by how often its first class stays the same: nothing is asked of it.
+LITE0 = "efficientnet-lite0"
 _ROUNDS = 21
 Batches = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
@@ -161,7 +163,7 @@ def lite0(count: int = 256) -> Subject:
         return lambda one: 100 * float((classes(one, crops) == wanted).double().mean())
 
     return Subject(
-        "efficientnet-lite0", model, batches, agreement(test, wanted), agreement(seen, labels), 2,
+        LITE0, model, batches, agreement(test, wanted), agreement(seen, labels), 2,
         seen[:4], 4,
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ def alone(subject: Subject) -> Iterator[Row]:
         yield subject.ours("norms folded", optimize.BatchNormFolding().apply(model, context).model)
         fused = optimize.BatchNormFolding("layer").apply(model, context).model
         yield subject.ours("norms into layers", fused)
-    yield _target(subject)
+    yield _target(subject, 3)
     yield subject.ours("4 bits, linear", optimize.LinearRounding(4).apply(model).model)
     yield subject.ours("16 values, codebook", optimize.CodebookRounding(16).apply(model).model)
     calibrated = optimize.CalibratedRounding(bits=3).apply(model, context).model
@@ -45,14 +45,14 @@ def alone(subject: Subject) -> Iterator[Row]:
     yield entropy(subject)
 
 
-def _target(subject: Subject) -> Row:
-    """Plain limosa: the codec alone at 3 bits a weight."""
+def _target(subject: Subject, bits: int) -> Row:
+    """Plain limosa: the codec alone at so many bits a weight."""
     import copy
 
-    data = limosa.torch.save(subject.model.state_dict(), quality=limosa.Target(bits=3))
+    data = limosa.torch.save(subject.model.state_dict(), quality=limosa.Target(bits=bits))
     decoded = copy.deepcopy(subject.model)
     decoded.load_state_dict(limosa.torch.load(data))
-    return subject.row("the codec alone, 3 bits", "limosa", decoded, len(data))
+    return subject.row(f"the codec alone, {bits} bits", "limosa", decoded, len(data))
 
 
 def recipe(subject: Subject, sparsity: float, width: float | None = None) -> Recipe:
@@ -97,17 +97,18 @@ def without_labels(subject: Subject) -> Iterator[Row]:
     """For a network that nobody trains anew: techniques alone, and a recipe of some minutes."""
     model, context = subject.model, subject.context
     yield subject.ours("without loss", model, lossless=True)
-    yield _target(subject)
+    for bits in (6, 3):
+        yield _target(subject, bits)
     yield subject.ours("8 bits, linear", optimize.LinearRounding(8).apply(model).model)
     fused = optimize.BatchNormFolding("layer").apply(model, context).model
     yield subject.ours("norms into layers", fused)
-    for bits in (4.0, 3.0):
+    for bits in (6.0, 4.0, 3.0):
         rounded = optimize.CalibratedRounding(bits=bits, tune=2).apply(model, context).model
         yield subject.ours(f"{bits:g} bits, calibrated, norms tuned", rounded)
     pruning = optimize.GradualPruning(optimize.MagnitudePruning(0.5, scope="layer"), steps=2)
     todo = Recipe(
         [
-            Stage("prune", pruning, subject.training(2e-4)),
+            Stage("prune", pruning, replace(subject.training(2e-4), freeze_norms=True)),
             Stage("round", optimize.CalibratedRounding(bits=3.5, tune=2)),
             Stage("fold", optimize.BatchNormFolding()),
             Stage("encode", optimize.Encoding(effort=9)),

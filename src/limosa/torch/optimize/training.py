@@ -31,6 +31,8 @@ class Training:
         teacher: "first" learns from the model before all stages as well, "" from labels alone.
         temperature, hard, soft, features, layers: as for
             :class:`limosa.torch.optimize.Distillation`.
+        freeze_norms: statistics of batch norms stay what they are, as they should where the data
+            are few, or come in small batches. (Norms that are frozen already stay so.)
     """
 
     epochs: int = 1
@@ -41,6 +43,7 @@ class Training:
     soft: float = 0.7
     features: float = 0.0
     layers: Mapping[str, str] = field(default_factory=dict)
+    freeze_norms: bool = False
 
     def __post_init__(self) -> None:
         if self.teacher not in ("", "first"):
@@ -77,7 +80,7 @@ class Training:
         """
         twin = copy.deepcopy(model)
         modes = [module.training for module in twin.modules()]
-        _train_mode(twin)
+        _train_mode(twin, self.freeze_norms)
         zeros = Optimized(twin, (), masks=_masks_of(twin, masks))
         with Distillation(
             first, twin, temperature=self.temperature, hard=self.hard, soft=self.soft,
@@ -95,12 +98,12 @@ class Training:
         return twin
 
 
-def _train_mode(model: nn.Module) -> None:
-    """Into training, but for norms that were frozen in a model that is trained."""
+def _train_mode(model: nn.Module, freeze_norms: bool) -> None:
+    """Into training, but for norms that were frozen in a model that is trained, or for all."""
     frozen = [
         module
         for module in model.modules()
-        if model.training and not module.training and isinstance(module, _NORMS)
+        if (freeze_norms or (model.training and not module.training)) and isinstance(module, _NORMS)
     ]
     model.train()
     for module in frozen:
