@@ -421,6 +421,13 @@ def test_layers_whose_weights_an_encoder_reads_stay():
     assert {one.layer for one in done.refused} == {
         "1.self_attn.out_proj", "1.linear1", "1.linear2"
     }  # fmt: skip
+    assert {one.why for one in done.refused[1:]} == {"the model reads its weight"}
+    assert type(net[1].linear1) is nn.Linear, "what watched it is gone"
+    targets = torch.randn(2, 5, 16)
+    context = Context(targets, [(targets, None)], lambda model, batch: model(batch[0]).std())
+    search = optimize.Search(net, context, lambda model: 0.0)
+    found = search.within(4000)
+    assert not any(one.rank for path, one in found.choices.items() if path.startswith("1."))
 
 
 def test_frequencies_that_near_lossless_would_spoil():

@@ -1,5 +1,7 @@
 """A student learns what a teacher says."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -153,3 +155,18 @@ def test_soft_targets_of_several_outputs_are_refused():
     loss.hard = 0.0
     with pytest.raises(ConfigError, match="soft=0"):
         loss(torch.ones(2, 4), None)
+
+
+def test_outputs_that_have_logits():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 4)
+
+        def forward(self, x):
+            return SimpleNamespace(logits=self.layer(x), more=x)
+
+    teacher, student = Named(), Named()
+    inputs, labels = torch.randn(6, 8), torch.randint(4, (6,))
+    found = Distillation(teacher, student)(inputs, labels)
+    assert torch.equal(found, Distillation(teacher.layer, student.layer)(inputs, labels))

@@ -21,6 +21,7 @@ from limosa.exchange.qualities import parse_quality
 from limosa.files import read
 from limosa.tensors import Tensor
 from limosa.torch import load_file, optimize
+from limosa.torch.calibration.samples import scores
 from limosa.torch.dtypes import from_tensor
 from limosa.torch.optimize.distill import Criterion
 from limosa.torch.optimize.recipe import Metric, Recipe, Stage
@@ -228,6 +229,6 @@ def _example(found: Mapping[str, Any], batches: Iterable[Any]) -> Any:
 def _loss(criterion: Criterion) -> Loss:
     def loss(model: nn.Module, batch: Any) -> torch.Tensor:
         inputs, labels = batch
-        return criterion(call(model, inputs), labels)
+        return criterion(scores(call(model, inputs)), labels)
 
     return loss

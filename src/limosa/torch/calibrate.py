@@ -130,7 +130,8 @@ def calibrate(
         metric: of a model; larger is better. Is given a copy of the model, in ``eval()`` mode.
         output: ``"classes"`` if the model returns logits (…, classes) and the Kullback-Leibler
             divergence counts; ``"values"`` if the relative squared error of a tensor does.
-        pick: takes that tensor out of what the model returns.
+        pick: takes that tensor out of what the model returns; without it, its ``logits`` if it is
+            no tensor.
         samples: how many to use; None for all that the batches have.
         keep: shell patterns of names that are not rounded.
         damping: share of the mean that is added to the Hessians' diagonals. More, 1 to 3, for few

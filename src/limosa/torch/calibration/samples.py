@@ -19,6 +19,11 @@ Batch = Any
 """A tensor, or a tuple or dict of arguments; the first dimension of its tensors is the sample."""
 
 
+def scores(output: Any) -> Any:
+    """The scores in what a model returns: a tensor, or the ``logits`` of transformers."""
+    return output if isinstance(output, torch.Tensor) else getattr(output, "logits", output)
+
+
 @dataclass(frozen=True)
 class Data:
     """Batches, and what counts of the outputs that a model gives for them.
@@ -27,7 +32,8 @@ class Data:
         batches: of samples.
         samples: how many to use; None for all.
         kind: what the outputs are.
-        pick: the output out of what the model returns; None if it returns a tensor.
+        pick: the output out of what the model returns; None if it returns a tensor, or something
+            that has it as ``logits``.
     """
 
     batches: Iterable[Batch]
@@ -59,7 +65,7 @@ class Data:
         keywords = batch if isinstance(batch, dict) else {}
         arguments = () if keywords else batch if isinstance(batch, tuple) else (batch,)
         found = functional_call(model, dict(tensors), arguments, keywords)
-        found = self.pick(found) if self.pick else found
+        found = self.pick(found) if self.pick else scores(found)
         if not isinstance(found, torch.Tensor) or not found.is_floating_point():
             raise ConfigError(
                 "cannot compare what the model returns",

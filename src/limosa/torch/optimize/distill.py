@@ -17,10 +17,11 @@ from torch import nn
 from torch.nn import functional
 
 from limosa.errors import ConfigError
+from limosa.torch.calibration.samples import scores
 from limosa.torch.optimize.technique import call, evaluation
 
 Batch = tuple[Any, Any]
-#: The loss of outputs beside labels, with a gradient.
+#: The loss of outputs beside labels, with a gradient. Of what has ``logits`` it is given those.
 Criterion = Callable[[Any, Any], torch.Tensor]
 
 
@@ -96,8 +97,8 @@ class Distillation:
             ConfigError: soft targets of a model that gives more than one tensor.
         """
         with torch.no_grad(), evaluation(self.teacher):
-            wanted = call(self.teacher, inputs)
-        found = call(self.student, inputs)
+            wanted = scores(call(self.teacher, inputs))
+        found = scores(call(self.student, inputs))
         parts = []
         if self.hard:
             parts.append(self.hard * self.criterion(found, labels))
@@ -216,7 +217,7 @@ def fit(
             if not bool(found.isfinite()):
                 raise ConfigError(
                     "the loss is no number any more", where=f"epoch {epoch + 1}",
-                    found=str(float(found)), remedy="lower the rate",
+                    found=str(float(found.detach())), remedy="lower the rate",
                 )  # fmt: skip
             found.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -33,7 +33,7 @@ COUNTS = (
 )  # fmt: skip
 _GROUPS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_local_kv_heads")
 #: Or, where results of layers are only divided into heads, how wide one is.
-_SIZES = ("head_dim", "attention_head_size")
+_SIZES = ("head_dim", "attention_head_size", "head_size")
 #: And how wide all heads are together, if they say it.
 _WIDTHS = ("all_head_size", "attn_dim", "inner_dim")
 _FUSED = ("qkv", "to_qkv", "Wqkv", "query_key_value", "qkv_proj", "in_proj")
@@ -114,6 +114,8 @@ class HeadPruning(Technique):
     >>> done.model.num_heads, done.model.qkv.out_features, done.model.proj.in_features
     (2, 12, 4)
     """
+
+    remedy = "its heads lie elsewhere than is usual: exclude it"
 
     share: float = 0.5
     importance: Literal["weight", "data"] = "weight"
@@ -302,8 +304,11 @@ def without_inputs(model: nn.Module, gone: Mapping[str, Sequence[int]]) -> nn.Mo
     """A copy whose layers, by path, do not heed some of their inputs."""
     twin = copy.deepcopy(model)
     for path, inputs in gone.items():
-        weight: Any = twin.get_submodule(path).weight
-        weight[:, list(inputs)] = 0.0
+        layer = twin.get_submodule(path)
+        weight: Any = layer.weight
+        transposed = bool(getattr(layer, "transposed", False))
+        # A transposed convolution has its inputs in front.
+        weight[list(inputs) if transposed else (slice(None), list(inputs))] = 0.0
     return twin
 
 

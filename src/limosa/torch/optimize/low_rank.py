@@ -20,6 +20,7 @@ from limosa.torch.optimize.technique import (
     Technique,
     check_choice,
     check_share,
+    is_transposed_linear,
     nonzeros,
     outputs_of,
     replace_layer,
@@ -29,6 +30,9 @@ from limosa.torch.optimize.technique import (
 @dataclass(frozen=True)
 class LowRank(Technique):
     """Linear layers and convolutions are replaced by two, by singular value decomposition.
+
+    A layer whose weight others read too, as torch's encoder does, stays; the context's example
+    tells which do.
 
     Args:
         rank: of every layer; where it saves nothing, the layer stays.
@@ -83,26 +87,12 @@ class LowRank(Technique):
             if value is not None:
                 check_share(name, value)
 
-    def _split(self, model: nn.Module) -> tuple[list[Layer], list[Refusal]]:
-        good, refused = super()._split(model)
-        # In evaluation torch's encoder hands the weights of its two layers to one kernel.
-        read = {
-            id(child)
-            for module in model.modules()
-            if isinstance(module, nn.TransformerEncoderLayer)
-            for child in (module.linear1, module.linear2)
-        }
-        left = [layer for layer in good if id(layer.module) in read]
-        why = "the encoder around it reads its weight"
-        return (
-            [layer for layer in good if id(layer.module) not in read],
-            [*refused, *(Refusal(layer.path, why) for layer in left)],
-        )
-
     def _why_not(self, layer: Layer, tied: dict[str, str]) -> str:
         module = layer.module
         if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
             return "the attention around it reads its weight"
+        if is_transposed_linear(module):
+            return f"a {type(module).__name__}"
         plain = {nn.Linear.forward, nn.Conv2d.forward}
         if isinstance(module, nn.Linear | nn.Conv2d) and type(module).forward not in plain:
             return f"a {type(module).__name__} computes something of its own"
@@ -116,10 +106,13 @@ class LowRank(Technique):
         return super()._why_not(layer, tied)
 
     def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
+        read = read_by_others(model, layers, context)
+        refused = [Refusal(path, why) for path, why in read.items()]
+        layers = [layer for layer in layers if layer.path not in read]
         parts = {layer.path: _decompose(layer, self.form) for layer in layers}
         calls = _calls(model, layers, context) if self.cost == "flops" else {}
         ranks = self._ranks(layers, parts, calls)
-        changes, refused = [], []
+        changes = []
         for layer in layers:
             rank, (u, s, vh) = ranks[layer.path], parts[layer.path]
             before, cost = layer.weight.numel(), rank * (u.shape[0] + vh.shape[1])
@@ -311,6 +304,51 @@ def _product(module: nn.Module, pair: nn.Module, form: str) -> torch.Tensor:
     left = second.reshape(out, rank, wide).permute(0, 2, 1).reshape(out * wide, rank)
     made = left @ first.reshape(rank, -1)
     return made.reshape(out, wide, first.shape[1], first.shape[2]).permute(0, 2, 3, 1)
+
+
+class _Watched(nn.Module):
+    """A layer that notes what others than itself ask it for."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.asked = ""
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the layer computes."""
+        return self.layer(*inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "layer":
+            return super().__getattr__(name)
+        self.asked = self.asked or name
+        return getattr(self.layer, name)
+
+
+def read_by_others(model: nn.Module, layers: Sequence[Layer], context: Context) -> dict[str, str]:
+    """Layers that the model does not only call -> what else it asks them for.
+
+    Args:
+        model: is run on the context's example; without one, nothing is known.
+        layers: of it.
+
+    >>> net = nn.Sequential(nn.Linear(4, 4), nn.TransformerEncoderLayer(4, 2, 8, batch_first=True))
+    >>> layers = [Layer(path, net.get_submodule(path), "") for path in ("0", "1.linear1")]
+    >>> read_by_others(net.eval(), layers, Context(torch.ones(1, 3, 4)))
+    {'1.linear1': 'the model reads its weight'}
+    """
+    watched = {layer.path: _Watched(layer.module) for layer in layers if layer.path}
+    if context.example is None or not watched:
+        return {}
+    try:
+        for path, one in watched.items():
+            replace_layer(model, path, one)
+        with torch.no_grad():
+            outputs_of(model, context)
+    finally:
+        for path, one in watched.items():
+            replace_layer(model, path, one.layer)
+    return {path: f"the model reads its {one.asked}" for path, one in watched.items() if one.asked}
 
 
 def _weight(module: nn.Module) -> torch.Tensor:

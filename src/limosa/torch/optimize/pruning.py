@@ -21,6 +21,7 @@ from limosa.torch.optimize.technique import (
     Technique,
     check_choice,
     check_share,
+    is_transposed_linear,
     nonzeros,
 )
 
@@ -69,6 +70,12 @@ class MagnitudePruning(Technique):
         if not 0 < keep < of:
             raise ConfigError("no pattern", found=self.pattern, allowed="N:M with N < M, as 2:4")
         return keep, of
+
+    def _why_not(self, layer: Layer, tied: dict[str, str]) -> str:
+        module = layer.module
+        if self.pattern and (is_transposed_linear(module) or getattr(module, "transposed", False)):
+            return f"the rows of a {type(module).__name__} are no inputs of an output"
+        return super()._why_not(layer, tied)
 
     def scores(
         self, model: nn.Module, layers: Sequence[Layer], context: Context

@@ -21,7 +21,7 @@ from torch import nn
 from limosa.errors import ConfigError
 from limosa.torch.optimize.encoding import near_lossless
 from limosa.torch.optimize.gradients import mean_gradients
-from limosa.torch.optimize.low_rank import LowRank
+from limosa.torch.optimize.low_rank import LowRank, read_by_others
 from limosa.torch.optimize.pruning import MagnitudePruning
 from limosa.torch.optimize.rounding import LinearRounding
 from limosa.torch.optimize.technique import (
@@ -119,6 +119,7 @@ class Search:
         self._layers, self.refused = split_layers(model, only, exclude, why_not)
         if not self._layers:
             raise ConfigError("no layer can be changed", where="Search")
+        self._read = read_by_others(model, self._layers, context) if ranks else {}
         self.before = metric(model)
         self._fine: dict[tuple[str, float, int], list[Option]] = {}
         self._curvature = curvature = mean_gradients(
@@ -226,7 +227,8 @@ class Search:
             for sparsity in SPARSITIES
             for bits in BITS
         ]
-        if self._ranks and not LowRank(rank=1)._why_not(layer, {}):
+        may_be_two = self._ranks and layer.path not in self._read
+        if may_be_two and not LowRank(rank=1)._why_not(layer, {}):
             full = min(layer.weight.shape[0], layer.weight[0].numel())
             for rank in sorted({max(1, round(share * full)) for share in RANKS}):
                 if rank * (layer.weight.shape[0] + layer.weight[0].numel()) < layer.weight.numel():

@@ -26,11 +26,13 @@ from limosa.torch.optimize.technique import (
     Technique,
     check_choice,
     check_share,
+    is_transposed_linear,
     named_modules,
     nonzeros,
 )
 
 # Statistics over channels: without some of them they are others, whatever the channels held.
+_ROOTS = (nn.Linear, nn.modules.conv._ConvNd)
 _MIXING = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -73,6 +75,11 @@ class StructuredPruning(Technique):
         check_choice("scope", self.scope, ("layer", "global"))
         check_choice("importance", self.importance, ("weight", "data"))
 
+    def _why_not(self, layer: Layer, tied: dict[str, str]) -> str:
+        if is_transposed_linear(layer.module):
+            return f"torch-pruning does not know a {type(layer.module).__name__}"
+        return super()._why_not(layer, tied)
+
     def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
         tp = pruning_library("structured pruning")
         if context.example is None:
@@ -89,14 +96,16 @@ class StructuredPruning(Technique):
         others = [
             module
             for module in model.modules()
-            if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and module not in chosen
+            if isinstance(module, _ROOTS) and module not in chosen
         ]
-        frozen = [*others, *_outputs_of(tp, model, context, attention)]
+        with _following():
+            frozen = [*others, *_outputs_of(tp, model, context, attention)]
         pruner = self._pruner(tp, model, context, frozen)
         if self.importance == "data":
             for _ in backward_passes(model, context, "importance by data", add_up=True):
                 pass  # the pruner reads what they left
-        gone, mixed = _prune(pruner, model)
+        with _following():
+            gone, mixed = _prune(pruner, model)
         model.zero_grad(set_to_none=True)
         changes = [
             Change(
@@ -118,11 +127,11 @@ class StructuredPruning(Technique):
             if by_data
             else tp.importance.GroupMagnitudeImportance(p=2)
         )
-        with _tracing():
+        with _following():
             return tp.pruner.BasePruner(
                 model, context.example, importance=importance, pruning_ratio=self.share,
                 global_pruning=self.scope == "global", ignored_layers=list(frozen),
-                round_to=self.round_to,
+                round_to=self.round_to, root_module_types=list(_ROOTS),
             )  # fmt: skip
 
     def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
@@ -133,10 +142,12 @@ class StructuredPruning(Technique):
 
 
 @contextmanager
-def _tracing() -> Iterator[None]:
+def _following() -> Iterator[None]:
     """Whatever a model does when it is run to find its graph is an error of ours."""
     try:
         yield
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(
             "the model's graph cannot be found", where="structured pruning",
@@ -148,15 +159,15 @@ def _tracing() -> Iterator[None]:
 def _outputs_of(
     tp: Any, model: nn.Module, context: Context, attention: AbstractSet[nn.Module]
 ) -> list[nn.Module]:
-    """Layers whose outputs are, or are added to, outputs of the whole network.
+    """Layers whose outputs are, or are added to, outputs of the whole network, or go into
+    recurrent layers, which stay as they are.
 
     Those of *attention* are never pruned, and not looked at: what depends on them is not found in
     finite time where positions are rotated into queries and keys.
     """
-    with _tracing():
-        graph = tp.DependencyGraph().build_dependency(model, context.example)
+    graph = tp.DependencyGraph().build_dependency(model, context.example)
     found: list[nn.Module] = []
-    for path, module in named_modules(model, (nn.Linear, nn.modules.conv._ConvNd), "", ""):
+    for path, module in named_modules(model, _ROOTS, "", ""):
         if module not in graph.module2node:
             # What it needs is not known, and it may be used with other inputs.
             raise ConfigError(
@@ -170,7 +181,11 @@ def _outputs_of(
         ends = [
             dependency
             for dependency, _ in group
-            if not dependency.target.outputs and graph.is_out_channel_pruning_fn(dependency.handler)
+            if isinstance(dependency.target.module, nn.RNNBase)
+            or (
+                not dependency.target.outputs
+                and graph.is_out_channel_pruning_fn(dependency.handler)
+            )
         ]
         if ends:
             found.append(module)

@@ -22,6 +22,7 @@ Loss = Callable[[nn.Module, Batch], torch.Tensor]
 
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_KINDS = (*_LAYERS, *_RECURRENT)
 # Of the largest output, between a model and what a technique says that it computes.
 _TOLERANCE = 1e-3
 
@@ -193,7 +194,7 @@ def split_layers(
     """The layers that may be changed, and why others may not."""
     tied = tied_names(model)
     good, refused = [], []
-    for path, module in named_modules(model, (*_LAYERS, *_RECURRENT), only, exclude):
+    for path, module in named_modules(model, _KINDS, only, exclude):
         layer = Layer(path, module, f"{path}.weight" if path else "weight")
         why = why_not(layer, tied)
         if why:
@@ -217,10 +218,16 @@ def named_modules(
         except (re.error, TypeError) as error:
             raise ConfigError("no pattern", found=repr(pattern), allowed=str(error)) from None
     for path, module in model.named_modules():
-        if not isinstance(module, kinds) or (only and not re.search(only, path)):
+        known = isinstance(module, kinds) or (kinds == _KINDS and is_transposed_linear(module))
+        if not known or (only and not re.search(only, path)):
             continue
         if not (exclude and re.search(exclude, path)):
             yield path, module
+
+
+def is_transposed_linear(module: nn.Module) -> bool:
+    """Whether a layer is the Conv1D of transformers (GPT-2): linear, with inputs as rows."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
 def replace_layer(model: nn.Module, path: str, new: nn.Module) -> nn.Module:

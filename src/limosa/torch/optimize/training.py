@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from limosa.errors import ConfigError
+from limosa.torch.calibration.samples import scores
 from limosa.torch.optimize.distill import Batch, Criterion, Distillation, fit
 from limosa.torch.optimize.technique import Optimized, call
 
@@ -112,7 +113,7 @@ def _train_mode(model: nn.Module, freeze_norms: bool) -> None:
 
 def _from_labels(model: nn.Module, criterion: Criterion) -> Criterion:
     def loss(inputs: Any, labels: Any) -> torch.Tensor:
-        return criterion(call(model, inputs), labels)
+        return criterion(scores(call(model, inputs)), labels)
 
     return loss
 

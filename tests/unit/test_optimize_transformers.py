@@ -1,0 +1,137 @@
+"""Techniques on architectures of transformers, whose layers are not all torch's own."""
+
+import pytest
+import torch
+from torch import nn
+
+from limosa.errors import ConfigError
+from limosa.torch import optimize
+from limosa.torch.optimize import Context
+
+transformers = pytest.importorskip("transformers")
+TOKENS = {"input_ids": torch.arange(1, 17).reshape(2, 8)}
+IMAGES = {"pixel_values": torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)}
+SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}
+
+
+def made(kind, use, **settings):
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **settings)
+    return getattr(transformers, f"AutoModelFor{use}").from_config(config).eval()
+
+
+def gpt2():
+    sizes = {"vocab_size": 64, "n_positions": 16, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    return made("gpt2", "CausalLM", **sizes, use_cache=False)
+
+
+def vit():
+    sizes = {"intermediate_size": 64, "image_size": 32, "patch_size": 8, "num_labels": 5}
+    return made("vit", "ImageClassification", **SIZES, **sizes)
+
+
+def neox():
+    sizes = {"vocab_size": 64, "intermediate_size": 64, "use_cache": False}
+    return made("gpt_neox", "CausalLM", **SIZES, **sizes)
+
+
+def t5():
+    sizes = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2}
+    return made("t5", "Seq2SeqLM", **sizes, num_heads=4, use_cache=False)
+
+
+def loss(model, batch):
+    return model(**batch).logits.square().mean()
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [
+        optimize.MagnitudePruning(0.5), optimize.SaliencyPruning(0.5), optimize.LinearRounding(4),
+        optimize.CodebookRounding(8),
+    ],
+    ids=lambda one: type(one).__name__,
+)  # fmt: skip
+def test_linear_layers_of_gpt2_are_layers(technique):
+    done = technique.apply(gpt2(), Context(TOKENS, [TOKENS], loss))
+    changed = {change.layer for change in done.changes}
+    assert {"transformer.h.0.attn.c_attn", "transformer.h.1.mlp.c_proj"} <= changed
+    assert len(changed) == 8
+    assert [one.layer for one in done.refused] == ["lm_head"]
+    for change in done.changes:
+        before, after = (one.get_submodule(change.layer).weight for one in (gpt2(), done.model))
+        assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [
+        optimize.LowRank(budget=0.5), optimize.StructuredPruning(0.5),
+        optimize.MagnitudePruning(pattern="2:4"), optimize.IntegerKernels(),
+    ],
+    ids=lambda one: type(one).__name__,
+)  # fmt: skip
+def test_what_cannot_take_them_says_so(technique):
+    with pytest.raises(ConfigError, match="Conv1D"):
+        technique.apply(gpt2(), Context(TOKENS))
+
+
+@pytest.mark.parametrize(
+    ("make", "example", "read"),
+    [
+        (vit, IMAGES, {"vit.embeddings.patch_embeddings.projection"}),
+        (
+            t5,
+            {**TOKENS, "decoder_input_ids": TOKENS["input_ids"]},
+            {f"{part}.block.{number}.layer.{place}.DenseReluDense.wo"
+             for part, place in (("encoder", 1), ("decoder", 2)) for number in (0, 1)},
+        ),
+    ],
+)  # fmt: skip
+def test_layers_that_are_asked_for_their_dtype_stay(make, example, read):
+    done = optimize.LowRank(rank=4).apply(make(), Context(example))
+    assert {one.layer for one in done.refused if "reads" in one.why} == read
+    assert len(done.changes) > 10
+
+
+def test_a_library_that_stumbles_is_no_crash(monkeypatch):
+    monkeypatch.setattr("limosa.torch.optimize.heads._FUSED", ())  # so that nothing tells its heads
+    with pytest.raises(ConfigError, match="graph cannot be"):
+        optimize.StructuredPruning(0.5).apply(neox(), Context(TOKENS))
+
+
+def test_what_depends_on_a_transposed_convolution():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.ConvTranspose2d(16, 12, 4, 2, 1), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 1, 1),
+    ).eval()  # fmt: skip
+    done = optimize.StructuredPruning(0.5).apply(net, Context(torch.randn(2, 3, 16, 16)))
+    assert done.comparable, "the guard compared numbers"
+    assert done.model[3].weight.shape == (8, 6, 4, 4)
+
+
+def test_recurrent_layers_stay():
+    class Last(nn.Module):
+        def forward(self, x):
+            return x[0]
+
+    net = nn.Sequential(
+        nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8), nn.LSTM(8, 8), Last(), nn.Linear(8, 3)
+    ).eval()
+    done = optimize.StructuredPruning(0.5).apply(net, Context(torch.randn(2, 5, 8)))
+    assert done.model[0].out_features == 8
+    assert done.model[3].hidden_size == done.model[5].in_features == 8
+
+
+def test_heads_side_by_side_are_refused_by_the_guard():
+    with pytest.raises(ConfigError, match="elsewhere than is usual"):
+        optimize.HeadPruning(0.5).apply(neox(), Context(TOKENS))
+
+
+def test_calibration_takes_the_logits():
+    net, batch = vit(), IMAGES
+    done = optimize.CalibratedRounding(bits=4).apply(net, Context(batch, [(batch, None)]))
+    assert len(done.changes) == len(
+        [one for one in net.modules() if isinstance(one, nn.Linear | nn.Conv2d)]
+    )
