@@ -402,8 +402,7 @@ def test_norms_that_are_frozen_keep_their_statistics(context):
     net = plain()
     batches = [(torch.randn(4, 3, 8, 8), torch.randint(3, (4,)))]
     frozen, free = (
-        Training(1, 1e-2, freeze_norms=freeze).run(net, net, {}, batches)
-        for freeze in (True, False)
+        Training(1, 1e-2, statistics=one).run(net, net, {}, batches) for one in ("freeze", "train")
     )
     norm = next(name for name, one in net.named_modules() if isinstance(one, nn.BatchNorm2d))
     before, kept, moved = (one.get_submodule(norm) for one in (net, frozen, free))
@@ -467,6 +466,7 @@ def test_tables_of_whole_numbers_stay_exact():
         lambda: optimize.CalibratedRounding(bits=3, output="x"),
         lambda: optimize.MagnitudePruning(0.5, only="[").apply(nn.Linear(2, 2)),
         lambda: Training(epochs=1.5),
+        lambda: Training(statistics="send"),
         lambda: Training(layers={"0": "0"}, features=1.0),
     ],
 )

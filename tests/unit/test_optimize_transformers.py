@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from limosa.errors import ConfigError
-from limosa.torch import optimize
+from limosa.torch import load, optimize, refine
 from limosa.torch.optimize import Context
 
 transformers = pytest.importorskip("transformers")
@@ -127,6 +127,23 @@ def test_recurrent_layers_stay():
 def test_heads_side_by_side_are_refused_by_the_guard():
     with pytest.raises(ConfigError, match="elsewhere than is usual"):
         optimize.HeadPruning(0.5).apply(neox(), Context(TOKENS))
+
+
+def test_linear_layers_of_gpt2_are_refined():
+    net = gpt2()
+    base = {name: one.clone() for name, one in net.state_dict().items()}
+    session = refine.prepare(net, refine.Core(r=4), rate=refine.Rate(lam=1e-9, step=0.02))
+    optimizer = torch.optim.Adam(session.parameters(), lr=0.03)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (loss(net, TOKENS) + session.rate_loss()).backward()
+        optimizer.step()
+    update = session.update()
+    assert len(update) < 6000, "factors travel, not 24,576 differences"
+    decoded = load(update, base=base)
+    assert all(torch.equal(decoded[name], one) for name, one in net.state_dict().items())
+    name = "transformer.h.0.attn.c_attn.weight"
+    assert not torch.equal(decoded[name], base[name])
 
 
 def test_calibration_takes_the_logits():

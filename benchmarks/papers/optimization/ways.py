@@ -108,7 +108,7 @@ def without_labels(subject: Subject) -> Iterator[Row]:
     pruning = optimize.GradualPruning(optimize.MagnitudePruning(0.5, scope="layer"), steps=2)
     todo = Recipe(
         [
-            Stage("prune", pruning, replace(subject.training(2e-4), freeze_norms=True)),
+            Stage("prune", pruning, replace(subject.training(2e-4), statistics="freeze")),
             Stage("round", optimize.CalibratedRounding(bits=3.5, tune=2)),
             Stage("fold", optimize.BatchNormFolding()),
             Stage("encode", optimize.Encoding(effort=9)),

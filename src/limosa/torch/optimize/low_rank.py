@@ -20,11 +20,11 @@ from limosa.torch.optimize.technique import (
     Technique,
     check_choice,
     check_share,
-    is_transposed_linear,
     nonzeros,
     outputs_of,
     replace_layer,
 )
+from limosa.torch.refine.targets import is_transposed_linear
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from limosa.torch.optimize.technique import (
     Technique,
     check_choice,
     check_share,
-    is_transposed_linear,
     nonzeros,
 )
+from limosa.torch.refine.targets import is_transposed_linear
 
 _PATTERN = re.compile(r"(\d+):(\d+)")
 

@@ -26,10 +26,10 @@ from limosa.torch.optimize.technique import (
     Technique,
     check_choice,
     check_share,
-    is_transposed_linear,
     named_modules,
     nonzeros,
 )
+from limosa.torch.refine.targets import is_transposed_linear
 
 # Statistics over channels: without some of them they are others, whatever the channels held.
 _ROOTS = (nn.Linear, nn.modules.conv._ConvNd)

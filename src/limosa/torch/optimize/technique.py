@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten
 
 from limosa.errors import ConfigError
-from limosa.torch.refine.targets import spots_of
+from limosa.torch.refine.targets import is_transposed_linear, spots_of
 
 Batch = Any
 Loss = Callable[[nn.Module, Batch], torch.Tensor]
@@ -223,11 +223,6 @@ def named_modules(
             continue
         if not (exclude and re.search(exclude, path)):
             yield path, module
-
-
-def is_transposed_linear(module: nn.Module) -> bool:
-    """Whether a layer is the Conv1D of transformers (GPT-2): linear, with inputs as rows."""
-    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
 def replace_layer(model: nn.Module, path: str, new: nn.Module) -> nn.Module:

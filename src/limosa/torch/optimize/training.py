@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from limosa.errors import ConfigError
 from limosa.torch.calibration.samples import scores
 from limosa.torch.optimize.distill import Batch, Criterion, Distillation, fit
-from limosa.torch.optimize.technique import Optimized, call
+from limosa.torch.optimize.technique import Optimized, call, check_choice
 
 #: Told a stage's name, how many epochs are done, and of how many.
 Progress = Callable[[str, int, int], None]
@@ -32,8 +32,8 @@ class Training:
         teacher: "first" learns from the model before all stages as well, "" from labels alone.
         temperature, hard, soft, features, layers: as for
             :class:`limosa.torch.optimize.Distillation`.
-        freeze_norms: statistics of batch norms stay what they are, as they should where the data
-            are few, or come in small batches. (Norms that are frozen already stay so.)
+        statistics: of batch norms: "train" them as well, or "freeze" them, as is better where the
+            data are few or come in small batches. (Norms that are frozen already stay so.)
     """
 
     epochs: int = 1
@@ -44,11 +44,12 @@ class Training:
     soft: float = 0.7
     features: float = 0.0
     layers: Mapping[str, str] = field(default_factory=dict)
-    freeze_norms: bool = False
+    statistics: Literal["train", "freeze"] = "train"
 
     def __post_init__(self) -> None:
         if self.teacher not in ("", "first"):
             raise ConfigError("no teacher", found=self.teacher, allowed="first, or none")
+        check_choice("statistics", self.statistics, ("train", "freeze"))
         if self.layers and not self.teacher:
             raise ConfigError("features of layers need a teacher", found="none", allowed="first")
         if not isinstance(self.epochs, int) or self.epochs < 1 or not self.rate > 0:
@@ -81,7 +82,7 @@ class Training:
         """
         twin = copy.deepcopy(model)
         modes = [module.training for module in twin.modules()]
-        _train_mode(twin, self.freeze_norms)
+        _train_mode(twin, self.statistics == "freeze")
         zeros = Optimized(twin, (), masks=_masks_of(twin, masks))
         with Distillation(
             first, twin, temperature=self.temperature, hard=self.hard, soft=self.soft,
@@ -99,12 +100,12 @@ class Training:
         return twin
 
 
-def _train_mode(model: nn.Module, freeze_norms: bool) -> None:
+def _train_mode(model: nn.Module, freeze: bool) -> None:
     """Into training, but for norms that were frozen in a model that is trained, or for all."""
     frozen = [
         module
         for module in model.modules()
-        if (freeze_norms or (model.training and not module.training)) and isinstance(module, _NORMS)
+        if (freeze or (model.training and not module.training)) and isinstance(module, _NORMS)
     ]
     model.train()
     for module in frozen:

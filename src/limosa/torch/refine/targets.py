@@ -74,6 +74,11 @@ def _parts(module: nn.Module, name: str, parameter: torch.Tensor) -> int:
     return _QKV if fused and rows == _QKV * columns else 1
 
 
+def is_transposed_linear(module: nn.Module) -> bool:
+    """Whether a layer is the Conv1D of transformers (GPT-2): linear, with inputs as rows."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
+
+
 class Selection:
     """Decides for each parameter: a target, left to move freely, or frozen.
 
@@ -102,7 +107,8 @@ class Selection:
         if spot.parameter.dim() < 2 or not spot.parameter.is_floating_point():
             return False
         if self._targets == ALL_LINEAR_CONV:
-            return isinstance(spot.module, nn.Linear | _CONVOLUTIONS) or spot.parts > 1
+            linear = isinstance(spot.module, nn.Linear) or is_transposed_linear(spot.module)
+            return linear or isinstance(spot.module, _CONVOLUTIONS) or spot.parts > 1
         found = any(_matches(self._targets, name) for name in _names(spot))
         if found:
             self._used.add(spot.name)
