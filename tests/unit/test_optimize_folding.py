@@ -68,7 +68,7 @@ def test_norms_go_into_layers(net, context):
     assert isinstance(new.shared, nn.Identity)
     assert isinstance(new.after, nn.Identity)
     assert [(one.layer, one.why) for one in done.refused] == [
-        ("sum", "no single layer feeds it alone")
+        ("sum", "no plain layer feeds it alone")
     ]
     assert torch.allclose(new(context.example), net(context.example), rtol=1e-4, atol=1e-5)
 
@@ -129,3 +129,38 @@ def test_zeros_of_pruning_stay_zeros(net, context):
     pruned = optimize.MagnitudePruning(0.5).apply(net, context).model
     fused = optimize.BatchNormFolding("layer").apply(pruned, context).model
     assert torch.equal(fused.first.weight == 0, pruned.first.weight == 0)
+
+
+class Padded(nn.Conv2d):
+    """A convolution that pads by itself, as those of networks that came from TensorFlow do."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (0, 1, 0, 1)))
+
+
+class Standardised(nn.Conv2d):
+    """A convolution whose weights are scaled to one variance, so that no scale can go into them."""
+
+    def forward(self, x):
+        weight = self.weight / self.weight.std((1, 2, 3), keepdim=True)
+        return self._conv_forward(x, weight, self.bias)
+
+
+def test_layers_of_a_class_of_ones_own_are_proved_one_by_one(context):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        Padded(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), Standardised(8, 4, 3), nn.BatchNorm2d(4)
+    ).eval()
+    for norm in (net[1], net[4]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.3, 3)
+    done = optimize.BatchNormFolding("layer").apply(net, context)
+    assert [one.layer for one in done.changes] == ["1"]
+    assert [one.layer for one in done.refused] == ["4"]
+    assert type(done.model[0]) is Padded
+    assert torch.allclose(done.model(context.example), net(context.example), rtol=1e-4, atol=1e-5)
+    blind = optimize.BatchNormFolding("layer").apply(net)
+    assert [one.layer for one in blind.refused] == ["1", "4"], "nothing proves them"
+    kept = optimize.BatchNormFolding().apply(net, context).model
+    assert not kept[0].bias.any()
+    assert kept[3].bias.any()

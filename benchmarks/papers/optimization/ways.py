@@ -97,6 +97,7 @@ def without_labels(subject: Subject) -> Iterator[Row]:
     """For a network that nobody trains anew: techniques alone, and a recipe of some minutes."""
     model, context = subject.model, subject.context
     yield subject.ours("without loss", model, lossless=True)
+    yield subject.ours("near-lossless", model)
     for bits in (6, 3):
         yield _target(subject, bits)
     yield subject.ours("8 bits, linear", optimize.LinearRounding(8).apply(model).model)

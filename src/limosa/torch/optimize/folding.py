@@ -26,18 +26,27 @@ from limosa.torch.optimize.technique import (
     Technique,
     check_choice,
     named_modules,
+    outputs_of,
     replace_layer,
 )
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_CONVOLUTIONS = (nn.modules.conv._ConvNd,)
+_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
+_TORCHS = (
+    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
+    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
+# Of the largest output, for a layer and its norm beside the one that they become.
+_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class BatchNormFolding(Technique):
     """Statistics of batch norms go into scales and shifts, or these into the layers before.
 
-    For evaluation: whoever trains the result further has no running statistics to go on from.
+    A layer of a class of the model's own (one that pads by itself) is taken where the context's
+    example shows that it becomes what it should. For evaluation: whoever trains the result further
+    has no running statistics to go on from.
 
     Args:
         form: "norm" keeps the architecture, and the norms keep a scale and a shift: means become
@@ -80,6 +89,7 @@ class BatchNormFolding(Technique):
 
     def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
         pairs, why = _layers_before(model)
+        pairs = _proved(model, pairs, context)
         if self.form == "layer":
             return self._into_layers(model, layers, pairs, why)
         changes = []
@@ -100,7 +110,7 @@ class BatchNormFolding(Technique):
         for layer in layers:
             before = pairs.get(layer.path)
             if before is None:
-                refused.append(Refusal(layer.path, why or "no single layer feeds it alone"))
+                refused.append(Refusal(layer.path, why or "no plain layer feeds it alone"))
                 continue
             count = _nonzeros(layer.module)
             model = replace_layer(model, paths[id(before)], _fused(before, layer.module))
@@ -139,11 +149,51 @@ def _fused(before: nn.Module, norm: Any) -> nn.Module:
     return made.train(training)
 
 
+class _Tracer(ThreadTracer):
+    """Layers of a class of the model's own stay whole, as torch's do."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module is recorded as a call."""
+        return isinstance(m, _LAYERS) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _proved(
+    model: nn.Module, pairs: dict[str, nn.Module], context: Context
+) -> dict[str, nn.Module]:
+    """The pairs without those whose layer does more with its weight than torch's would."""
+    plain = {kind.forward for kind in _TORCHS}
+    odd = {path: one for path, one in pairs.items() if type(one).forward not in plain}
+    seen: dict[int, torch.Tensor] = {}
+    hooks = [
+        one.register_forward_pre_hook(lambda module, inputs: seen.update({id(module): inputs[0]}))
+        for one in odd.values()
+    ]
+    try:
+        if hooks and context.example is not None:
+            outputs_of(model, context)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    wrong = {
+        path
+        for path, one in odd.items()
+        if id(one) not in seen or not _becomes_one(one, model.get_submodule(path), seen[id(one)])
+    }
+    return {path: one for path, one in pairs.items() if path not in wrong}
+
+
+@torch.no_grad()
+def _becomes_one(before: nn.Module, norm: nn.Module, inputs: torch.Tensor) -> bool:
+    wanted = copy.deepcopy(norm).eval()(copy.deepcopy(before).eval()(inputs))
+    apart = (_fused(before, norm).eval()(inputs) - wanted).abs().max()
+    return bool(apart <= _TOLERANCE * wanted.abs().max())
+
+
 def _layers_before(model: nn.Module) -> tuple[dict[str, nn.Module], str]:
     """Norms by path -> the layer of which they, and nothing else, see the output; or why that
     cannot be known."""
     try:
-        graph = ThreadTracer().trace(model)
+        graph = _Tracer().trace(model)
     except Exception as error:  # whatever symbolic values meet in a model's code
         return {}, f"torch.fx cannot trace the model ({type(error).__name__}: {error})"[:200]
     return dict(_pairs(model, graph)), ""
@@ -169,7 +219,7 @@ def _fits(before: nn.Module, norm: nn.Module) -> bool:
     """Whether the norm's channels are the layer's outputs, with weights that are plain."""
     if isinstance(before, nn.Linear):
         outputs: object = before.out_features
-    elif isinstance(before, _CONVOLUTIONS):
+    elif isinstance(before, nn.modules.conv._ConvNd):
         outputs = before.out_channels
     else:
         return False
