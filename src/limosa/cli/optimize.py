@@ -200,7 +200,8 @@ def show(rows: list[Row], files: list[Exported]) -> None:
     )
     for one in files:
         equal = "" if one.difference is None else f", outputs differ by {one.difference:.1e}"
-        click.echo(f"{one.path}: {one.nbytes:,} bytes{equal}")
+        batch = ", for batches as large as the example's" if one.any_batch is False else ""
+        click.echo(f"{one.path}: {one.nbytes:,} bytes{equal}{batch}")
 
 
 def draw(rows: list[Row], path: Path) -> None:

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from limosa.errors import ConfigError, MissingExtraError
 from limosa.files import Restorer
-from limosa.files.atomic import AtomicFile
 from limosa.files.safetensors import bundle_from_tensors
 from limosa.torch.dtypes import to_tensor
 from limosa.torch.optimize.kernels import flat_state
-from limosa.torch.optimize.technique import Context
+from limosa.torch.optimize.technique import Context, arguments, call
 from limosa.torch.tensors import save_file
 
 Array = NDArray[np.float64]
+#: What runs a file on inputs; and how far it is from the model, and whether any batch will do.
+Run = Callable[[Any], Any]
+Ran = tuple[float, bool]
 KINDS = ("safetensors", "limosa", "pt2", "onnx")
 #: Largest difference of an output, as a share of the largest output.
 TOLERANCE = 1e-4
@@ -32,13 +36,20 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Exported:
-    """A file, and how far what it computes is from the model: of the largest output; None where
-    it holds tensors only, which are equal."""
+    """A file that was written.
+
+    Attributes:
+        path, kind, nbytes: of it.
+        difference: of what it computes from what the model does, as a share of the largest output;
+            None where it holds tensors only, which are equal.
+        any_batch: whether it takes batches of any size, and not those of the example's alone.
+    """
 
     path: Path
     kind: str
     nbytes: int
-    difference: float | None
+    difference: float | None = None
+    any_batch: bool | None = None
 
 
 def export(
@@ -57,7 +68,8 @@ def export(
         model: is not changed.
         folder: for the files, which is made.
         kinds: of :data:`KINDS`.
-        context: for the example inputs, which ``pt2`` and ``onnx`` need.
+        context: for the example inputs, which ``pt2`` and ``onnx`` need. Their first dimension is
+            that of batches.
         name: of the files, without an ending.
         tolerance: of the differences.
         data: the ``limosa`` file, where it is there already; None: without loss.
@@ -73,19 +85,23 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     twin = copy.deepcopy(model).eval()
     done = []
-    for kind in kinds:
-        path = folder / f"{name}.{kind}"
-        difference = None
-        if kind == "limosa" and data is not None:
-            _write(path, data)
-        else:
-            difference = _WRITERS[kind](twin, path, context)
-        if difference is not None and not difference <= tolerance:
-            raise ConfigError(
-                "the file computes something else than the model", where=str(path),
-                found=f"{difference:.3g} of the largest output", allowed=f"{tolerance:g}",
-            )  # fmt: skip
-        done.append(Exported(path, kind, path.stat().st_size, difference))
+    # What cannot be run, or computes something else, never takes the place of an earlier file.
+    with TemporaryDirectory(prefix=".writing-", dir=folder) as place:
+        for kind in kinds:
+            path, beside = folder / f"{name}.{kind}", Path(place) / f"{name}.{kind}"
+            ran = None
+            if kind == "limosa" and data is not None:
+                beside.write_bytes(data)
+            else:
+                ran = _WRITERS[kind](twin, beside, context)
+            difference, any_batch = ran or (None, None)
+            if difference is not None and not difference <= tolerance:
+                raise ConfigError(
+                    "the file computes something else than the model", where=str(path),
+                    found=f"{difference:.3g} of the largest output", allowed=f"{tolerance:g}",
+                )  # fmt: skip
+            beside.replace(path)
+            done.append(Exported(path, kind, path.stat().st_size, difference, any_batch))
     return done
 
 
@@ -104,60 +120,99 @@ def _limosa(model: nn.Module, path: Path, context: Context) -> None:
     save_file(state, path, metadata)
 
 
-def _write(path: Path, data: bytes) -> None:
-    with AtomicFile(path) as file:
-        file.file.write(data)
-        file.commit()
+def _pt2(model: nn.Module, path: Path, context: Context) -> Ran:
+    def write(example: Any, any_batch: bool) -> Run:
+        free = tree_map_only(torch.Tensor, lambda one: {0: torch.export.Dim.AUTO}, example)
+        named = isinstance(example, Mapping)
+        try:
+            program = torch.export.export(
+                model, () if named else arguments(example), dict(example) if named else None,
+                dynamic_shapes=None if not any_batch else free if named else arguments(free),
+            )  # fmt: skip
+        except Exception as error:  # whatever the tracer meets
+            raise ConfigError(
+                "the model cannot be exported", found=f"{type(error).__name__}: {error}"[:300]
+            ) from error
+        torch.export.save(program, path)
+        read = torch.export.load(path).module()
+        return lambda inputs: call(read, inputs)
+
+    return _of_any_batch(write, model, context)
 
 
-@torch.no_grad()
-def _pt2(model: nn.Module, path: Path, context: Context) -> float:
-    program = _program(model, context)
-    torch.export.save(program, path)
-    read = torch.export.load(path).module()
-    return _difference(_outputs(model(*context.inputs())), _outputs(read(*context.inputs())))
-
-
-@torch.no_grad()
-def _onnx(model: nn.Module, path: Path, context: Context) -> float:
+def _onnx(model: nn.Module, path: Path, context: Context) -> Ran:
     try:
         import onnxruntime
     except ModuleNotFoundError:
         raise MissingExtraError.for_extra("onnx", "writing ONNX") from None
-    inputs = _example(context)
-    names = [f"input{number}" for number in range(len(inputs))]
-    try:
-        with warnings.catch_warnings():
-            # The newer exporter needs packages of its own; what this one writes is run below.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            torch.onnx.export(model, inputs, str(path), input_names=names, dynamo=False)
-    except Exception as error:  # whatever an operator without a counterpart raises
-        raise ConfigError(
-            "the model cannot be written as ONNX", where=str(path),
-            found=f"{type(error).__name__}: {error}"[:300],
-        ) from error  # fmt: skip
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    given = {name: one.detach().cpu().numpy() for name, one in zip(names, inputs, strict=True)}
-    found = [np.asarray(one, np.float64) for one in session.run(None, given)]
-    return _difference(_outputs(model(*inputs)), found)
+
+    def write(example: Any, any_batch: bool) -> Run:
+        names = _names(example)
+        axes = {name: {0: "batch"} for name in names} if any_batch else None
+        try:
+            with warnings.catch_warnings():
+                # The newer exporter needs packages of its own; what this one writes is run below.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                torch.onnx.export(
+                    _ByPosition(model, names) if isinstance(example, Mapping) else model,
+                    _in_order(example), str(path), input_names=names, dynamic_axes=axes,
+                    dynamo=False,
+                )  # fmt: skip
+            session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:  # an operator without a counterpart, or without a kernel
+            raise ConfigError(
+                "the model cannot be written as ONNX", where=str(path),
+                found=f"{type(error).__name__}: {error}"[:300],
+            ) from error  # fmt: skip
+
+        def run(inputs: Any) -> Any:
+            given = {
+                name: one.detach().cpu().numpy()
+                for name, one in zip(names, _in_order(inputs), strict=True)
+            }
+            return [torch.from_numpy(np.asarray(one)) for one in session.run(None, given)]
+
+        return run
+
+    return _of_any_batch(write, model, context)
 
 
-def _program(model: nn.Module, context: Context) -> torch.export.ExportedProgram:
-    try:
-        return torch.export.export(model, _example(context))
-    except Exception as error:  # whatever the tracer meets
-        raise ConfigError(
-            "the model cannot be exported", found=f"{type(error).__name__}: {error}"[:300]
-        ) from error
-
-
-def _example(context: Context) -> tuple[Any, ...]:
+def _of_any_batch(write: Callable[[Any, bool], Run], model: nn.Module, context: Context) -> Ran:
+    """Written for batches of any size where that computes the same, else for the example's."""
     if context.example is None:
         raise ConfigError("this kind of file needs example inputs", where="Context.example")
-    return context.inputs()
+    with suppress(Exception):  # whatever other batches meet: then it is the example's alone
+        twice = tree_map_only(torch.Tensor, lambda one: torch.cat([one, one]), context.example)
+        run = write(twice, True)
+        found = max(_difference(model, run, one) for one in (twice, context.example))
+        if found <= TOLERANCE:
+            return found, True
+    return _difference(model, write(context.example, False), context.example), False
 
 
-_WRITERS: dict[str, Callable[[nn.Module, Path, Context], float | None]] = {
+class _ByPosition(nn.Module):
+    """A model whose arguments have names, called with them in order."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, tuple(names)
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """What the model gives."""
+        return call(self.model, dict(zip(self.names, inputs, strict=True)))
+
+
+def _names(example: Any) -> list[str]:
+    if isinstance(example, Mapping):
+        return list(example)
+    return [f"input{number}" for number in range(len(arguments(example)))]
+
+
+def _in_order(example: Any) -> tuple[Any, ...]:
+    return tuple(example.values()) if isinstance(example, Mapping) else arguments(example)
+
+
+_WRITERS: dict[str, Callable[[nn.Module, Path, Context], Ran | None]] = {
     "safetensors": _safetensors,
     "limosa": _limosa,
     "pt2": _pt2,
@@ -165,12 +220,10 @@ _WRITERS: dict[str, Callable[[nn.Module, Path, Context], float | None]] = {
 }
 
 
-def _outputs(found: Any) -> list[Array]:
-    flat, _ = tree_flatten(found)
-    return [one.detach().cpu().double().numpy() for one in flat if torch.is_tensor(one)]
-
-
-def _difference(wanted: list[Array], found: list[Array]) -> float:
+@torch.no_grad()
+def _difference(model: nn.Module, run: Run, inputs: Any) -> float:
+    """Of what a file computes from what the model does, as a share of the largest output."""
+    wanted, found = _outputs(call(model, inputs)), _outputs(run(inputs))
     if [one.shape for one in wanted] != [one.shape for one in found]:
         return float("inf")
     worst = 0.0
@@ -179,3 +232,8 @@ def _difference(wanted: list[Array], found: list[Array]) -> float:
             largest = float(np.abs(one).max()) or 1.0
             worst = max(worst, float(np.abs(one - two).max()) / largest)
     return worst
+
+
+def _outputs(found: Any) -> list[Array]:
+    flat, _ = tree_flatten(found)
+    return [one.detach().cpu().double().numpy() for one in flat if torch.is_tensor(one)]

@@ -44,10 +44,6 @@ class Context:
     loss: Loss | None = None
     refusals: Literal["skip", "stop"] = "skip"
 
-    def inputs(self) -> tuple[Any, ...]:
-        """The arguments of a call."""
-        return tuple(self.example) if isinstance(self.example, tuple | list) else (self.example,)
-
 
 @dataclass(frozen=True)
 class Change:
@@ -320,6 +316,11 @@ def outputs_of(model: nn.Module, context: Context) -> list[torch.Tensor]:
     return [one for one in flat if isinstance(one, torch.Tensor)]
 
 
+def arguments(inputs: Any) -> tuple[Any, ...]:
+    """Those of a call, where they have no names."""
+    return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+
+
 def call(model: nn.Module, inputs: Any) -> Any:
     """What a model makes of a tensor, of a tuple or list of arguments, or of a dict of them.
 
@@ -328,7 +329,7 @@ def call(model: nn.Module, inputs: Any) -> Any:
     """
     if isinstance(inputs, Mapping):
         return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+    return model(*arguments(inputs))
 
 
 @contextmanager

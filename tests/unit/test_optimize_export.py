@@ -1,0 +1,87 @@
+"""Models out to where they run: for batches of any size where that works, with names or without."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from limosa.errors import ConfigError
+from limosa.torch.optimize import Context
+from limosa.torch.optimize.export import export
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+class Fixed(nn.Module):
+    """Works for a batch of 4 alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.layer(x.reshape(4, 6))
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.layer = nn.Embedding(20, 8), nn.Linear(8, 3)
+
+    def forward(self, tokens, mask=None, other=None):
+        found = self.words(tokens)
+        if mask is not None:
+            found = found * mask[..., None]
+        return {"scores": self.layer(found.mean(1)), "words": found}
+
+
+def ran(path, **inputs):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {name: np.asarray(one) for name, one in inputs.items()})
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_batches_of_any_size(tmp_path, batch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5)).eval()
+    done = export(net, tmp_path, ["pt2", "onnx"], Context(torch.randn(batch, 3, 8, 8)))
+    assert [one.any_batch for one in done] == [True, True]
+    assert max(one.difference for one in done) < 1e-5
+    others = torch.randn(7, 3, 8, 8)
+    wanted = net(others).detach()
+    (found,) = ran(tmp_path / "model.onnx", input0=others)
+    assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-5)
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    assert torch.allclose(program(others), wanted, atol=1e-5)
+
+
+def test_a_model_for_one_size_is_written_for_that(tmp_path):
+    net = Fixed().eval()
+    done = export(net, tmp_path, ["safetensors", "pt2", "onnx"], Context(torch.randn(4, 6)))
+    assert [one.any_batch for one in done] == [None, False, False]
+    assert max(one.difference for one in done[1:]) < 1e-5
+
+
+def test_arguments_keep_their_names(tmp_path):
+    torch.manual_seed(0)
+    net = Named().eval()
+    tokens, mask = torch.randint(20, (2, 5)), torch.ones(2, 5)
+    done = export(net, tmp_path, ["pt2", "onnx"], Context({"tokens": tokens, "mask": mask}))
+    assert [one.any_batch for one in done] == [True, True]
+    more, less = torch.randint(20, (3, 5)), torch.rand(3, 5)
+    wanted = net(more, less)["scores"].detach()
+    scores, _ = ran(tmp_path / "model.onnx", tokens=more, mask=less)
+    assert torch.allclose(torch.from_numpy(scores), wanted, atol=1e-5)
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    assert torch.allclose(program(tokens=more, mask=less)["scores"], wanted, atol=1e-5)
+
+
+def test_what_onnxruntime_cannot_run_is_an_error_of_ours(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 8, 3)).to(torch.bfloat16).eval()
+    example = torch.randn(2, 3, 8, 8, dtype=torch.bfloat16)
+    (tmp_path / "model.onnx").write_bytes(b"an earlier one")
+    with pytest.raises(ConfigError, match="ONNX"):
+        export(net, tmp_path, ["onnx"], Context(example))
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [
+        ("model.onnx", b"an earlier one")
+    ]
