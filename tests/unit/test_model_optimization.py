@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from benchmarks.papers.optimization import report, rivals, ways
-from benchmarks.papers.optimization.subjects import Row, digits_net
+from benchmarks.papers.optimization.subjects import LITE0, Row, digits_net
 from benchmarks.papers.updates.data import digits
 
 
@@ -58,10 +58,13 @@ def test_verdicts_say_what_is_missed():
         replace(row("zeros", "limosa", 9_000, 9.0), levels=1040, entropy=1000.0),
     ]  # fmt: skip
     found = report.verdicts(rows)
-    assert "25.0 × (20 asked of the digits): reached" in found[0]
+    assert "25.0 × (20 asked): reached" in found[0]
     assert "1.75 × its bytes (2 asked): **missed**" in found[1]
     assert "1.040 × the entropy" in found[2]
     assert "**missed**" in found[2]
     assert "0.90 × as fast" in found[3]
+    free = report.verdicts([replace(one, network=LITE0) for one in rows])
+    assert free[0].endswith("25.0 ×.")
+    assert free[1].endswith("1.75 × its bytes.")
     with pytest.raises(StopIteration):
         report.verdicts(rows[1:])
