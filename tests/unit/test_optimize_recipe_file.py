@@ -19,6 +19,7 @@ torch.manual_seed(0)
 INPUTS = torch.randn(256, 12)
 TARGETS = torch.tanh(INPUTS @ torch.randn(12, 2))
 READ = 0
+HALVED = nn.HuberLoss()
 
 
 def network():
@@ -118,6 +119,18 @@ def test_batches_that_are_none(shop, batches):
     done = run(RECIPE.replace(":loader", f":{batches}"))
     assert isinstance(done.exception, ConfigError)
     assert "pairs of inputs and labels" in str(done.exception)
+
+
+@pytest.mark.parametrize("name", ["torch.nn:MSELoss", "regression_shop:HALVED"])
+def test_a_criterion_may_be_a_class_or_a_module(shop, name):
+    rows = json.loads(run(RECIPE.replace("torch.nn.functional:mse_loss", name)).stdout)["rows"]
+    assert rows[0]["metric"] < 4 * rows[1]["metric"] < 0
+
+
+def test_what_is_no_criterion(shop):
+    done = run(RECIPE.replace("torch.nn.functional:mse_loss", "regression_shop:READ"))
+    assert isinstance(done.exception, ConfigError)
+    assert "a function of outputs and labels" in str(done.exception)
 
 
 def test_no_such_criterion(shop):

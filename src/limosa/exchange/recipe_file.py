@@ -126,9 +126,7 @@ def read_recipe(path: Path, *, stages: bool = True) -> RecipeFile:
         _load_weights(model, path.parent / str(found["weights"]))
     batches = _batches(found, "train")
     calibrate = _batches(found, "calibrate") if "calibrate" in found else batches
-    criterion: Criterion = functional.cross_entropy
-    if "criterion" in found:
-        criterion = find(str(found["criterion"]), "criterion")
+    criterion = _criterion(found)
     given: Any = found.get("stage", [])
     seed: Any = found.get("seed", 0)
     if not isinstance(given, list) or not isinstance(seed, int):
@@ -224,6 +222,20 @@ def _example(found: Mapping[str, Any], batches: Iterable[Any]) -> Any:
         return made() if callable(made) else made
     first = next(iter(batches), None)
     return None if first is None else first[0]
+
+
+def _criterion(found: Mapping[str, Any]) -> Criterion:
+    if "criterion" not in found:
+        return functional.cross_entropy
+    made: Any = find(str(found["criterion"]), "criterion")
+    made = made() if isinstance(made, type) else made
+    if not callable(made):
+        raise ConfigError(
+            "no criterion", where="criterion", found=repr(made)[:200],
+            allowed="a function of outputs and labels, or a class of such",
+        )  # fmt: skip
+    criterion: Criterion = made
+    return criterion
 
 
 def _loss(criterion: Criterion) -> Loss:
