@@ -46,7 +46,18 @@ sources_digest() {
     -not -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
 }
 
+# is_editable: limosa is installed as CONTRIBUTING.md says.
+is_editable() {
+  python - 2>/dev/null <<'END'
+import json
+from importlib.metadata import distribution
+found = json.loads(distribution("limosa").read_text("direct_url.json") or "{}")
+raise SystemExit(not found.get("dir_info", {}).get("editable"))
+END
+}
+
 # install_limosa EXTRA: the package with that extra, unless this very source is installed already.
+# An editable one stays editable.
 install_limosa() {
   local digest stamp
   digest=$(sources_digest)
@@ -54,6 +65,8 @@ install_limosa() {
   [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && return
   command -v c++ >/dev/null || command -v g++ >/dev/null || ensure c++ g++
   rm -f "$VIRTUAL_ENV"/limosa-*.stamp
-  python -m pip install --quiet --disable-pip-version-check -c constraints.txt ".[$1]"
+  local what=(".[$1]")
+  is_editable && what=(--no-build-isolation -Cbuild-dir=build/python -e ".[$1]")
+  python -m pip install --quiet --disable-pip-version-check -c constraints.txt "${what[@]}"
   echo "$digest" >"$stamp"
 }
