@@ -7,6 +7,7 @@ from torch import nn
 from limosa.errors import ConfigError
 from limosa.torch import load, optimize, refine
 from limosa.torch.optimize import Context
+from limosa.torch.optimize.export import export
 
 transformers = pytest.importorskip("transformers")
 TOKENS = {"input_ids": torch.arange(1, 17).reshape(2, 8)}
@@ -144,6 +145,14 @@ def test_linear_layers_of_gpt2_are_refined():
     assert all(torch.equal(decoded[name], one) for name, one in net.state_dict().items())
     name = "transformer.h.0.attn.c_attn.weight"
     assert not torch.equal(decoded[name], base[name])
+
+
+def test_out_to_onnx_for_batches_of_any_size(tmp_path, capfd):
+    pytest.importorskip("onnxruntime")
+    (done,) = export(neox(), tmp_path, ["onnx"], Context(TOKENS))
+    assert done.any_batch
+    assert done.difference < 1e-5
+    assert capfd.readouterr() == ("", "")
 
 
 def test_calibration_takes_the_logits():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import io
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +23,7 @@ from limosa.errors import ConfigError, MissingExtraError
 from limosa.files import Restorer
 from limosa.files.safetensors import bundle_from_tensors
 from limosa.torch.dtypes import to_tensor
-from limosa.torch.optimize.kernels import flat_state
+from limosa.torch.optimize.kernels import flat_state, quiet
 from limosa.torch.optimize.technique import Context, arguments, call
 from limosa.torch.tensors import save_file
 
@@ -77,7 +79,7 @@ def export(
     Raises:
         ConfigError: a kind is unknown, the model cannot be exported so, or the file computes
             something else.
-        MissingExtraError: onnx or onnxruntime is not installed.
+        MissingExtraError: onnx, onnxruntime or onnxscript is not installed.
     """
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown:
@@ -122,16 +124,14 @@ def _limosa(model: nn.Module, path: Path, context: Context) -> None:
 
 def _pt2(model: nn.Module, path: Path, context: Context) -> Ran:
     def write(example: Any, any_batch: bool) -> Run:
-        free = tree_map_only(torch.Tensor, lambda one: {0: torch.export.Dim.AUTO}, example)
-        named = isinstance(example, Mapping)
+        args, kwargs, free = _call_of(example)
         try:
             program = torch.export.export(
-                model, () if named else arguments(example), dict(example) if named else None,
-                dynamic_shapes=None if not any_batch else free if named else arguments(free),
-            )  # fmt: skip
+                model, args, kwargs, dynamic_shapes=free if any_batch else None
+            )
         except Exception as error:  # whatever the tracer meets
             raise ConfigError(
-                "the model cannot be exported", found=f"{type(error).__name__}: {error}"[:300]
+                "the model cannot be exported", where=path.name, found=_short(error)
             ) from error
         torch.export.save(program, path)
         read = torch.export.load(path).module()
@@ -143,38 +143,51 @@ def _pt2(model: nn.Module, path: Path, context: Context) -> Ran:
 def _onnx(model: nn.Module, path: Path, context: Context) -> Ran:
     try:
         import onnxruntime
+        import onnxscript  # noqa: F401, by which torch writes ONNX
     except ModuleNotFoundError:
-        raise MissingExtraError.for_extra("onnx", "writing ONNX") from None
+        raise MissingExtraError.for_extra("export", "writing ONNX") from None
 
     def write(example: Any, any_batch: bool) -> Run:
+        args, kwargs, free = _call_of(example)
         names = _names(example)
-        axes = {name: {0: "batch"} for name in names} if any_batch else None
         try:
-            with warnings.catch_warnings():
-                # The newer exporter needs packages of its own; what this one writes is run below.
-                warnings.simplefilter("ignore", DeprecationWarning)
+            with warnings.catch_warnings(), quiet("torch.onnx"), redirect_stdout(io.StringIO()):
+                warnings.simplefilter("ignore")
                 torch.onnx.export(
-                    _ByPosition(model, names) if isinstance(example, Mapping) else model,
-                    _in_order(example), str(path), input_names=names, dynamic_axes=axes,
-                    dynamo=False,
+                    model, args, str(path), kwargs=kwargs, input_names=names, dynamo=True,
+                    dynamic_shapes=free if any_batch else None, external_data=False, verbose=False,
                 )  # fmt: skip
             session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # an operator without a counterpart, or without a kernel
             raise ConfigError(
-                "the model cannot be written as ONNX", where=str(path),
-                found=f"{type(error).__name__}: {error}"[:300],
-            ) from error  # fmt: skip
+                "the model cannot be written as ONNX", where=path.name, found=_short(error)
+            ) from error
 
         def run(inputs: Any) -> Any:
+            values = inputs.values() if isinstance(inputs, Mapping) else arguments(inputs)
             given = {
-                name: one.detach().cpu().numpy()
-                for name, one in zip(names, _in_order(inputs), strict=True)
+                name: one.detach().cpu().numpy() for name, one in zip(names, values, strict=True)
             }
             return [torch.from_numpy(np.asarray(one)) for one in session.run(None, given)]
 
         return run
 
     return _of_any_batch(write, model, context)
+
+
+def _short(error: Exception) -> str:
+    """What torch's exporters say, without colours, advice and the traces below it."""
+    cause = error.__cause__ or error
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(cause)).strip()
+    return f"{type(cause).__name__}: {text.splitlines()[0] if text else ''}"[:300]
+
+
+def _call_of(example: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None, Any]:
+    """Arguments without and with names, and in their form: that all batches may have any size."""
+    free = tree_map_only(torch.Tensor, lambda one: {0: torch.export.Dim.AUTO}, example)
+    if isinstance(example, Mapping):
+        return (), dict(example), free
+    return arguments(example), None, arguments(free)
 
 
 def _of_any_batch(write: Callable[[Any, bool], Run], model: nn.Module, context: Context) -> Ran:
@@ -190,26 +203,10 @@ def _of_any_batch(write: Callable[[Any, bool], Run], model: nn.Module, context: 
     return _difference(model, write(context.example, False), context.example), False
 
 
-class _ByPosition(nn.Module):
-    """A model whose arguments have names, called with them in order."""
-
-    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
-        super().__init__()
-        self.model, self.names = model, tuple(names)
-
-    def forward(self, *inputs: torch.Tensor) -> Any:
-        """What the model gives."""
-        return call(self.model, dict(zip(self.names, inputs, strict=True)))
-
-
 def _names(example: Any) -> list[str]:
     if isinstance(example, Mapping):
         return list(example)
     return [f"input{number}" for number in range(len(arguments(example)))]
-
-
-def _in_order(example: Any) -> tuple[Any, ...]:
-    return tuple(example.values()) if isinstance(example, Mapping) else arguments(example)
 
 
 _WRITERS: dict[str, Callable[[nn.Module, Path, Context], Ran | None]] = {

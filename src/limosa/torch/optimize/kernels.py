@@ -132,7 +132,7 @@ def set_flat_state(
 
 def _library() -> Any:
     try:
-        with _quiet():
+        with quiet("torchao", "torch.utils._pytree"):
             import torchao
             import torchao.quantization
     except ImportError:
@@ -142,7 +142,7 @@ def _library() -> Any:
 
 def _support() -> Any:
     try:
-        with _quiet():
+        with quiet("torchao", "torch.utils._pytree"):
             from torchao.prototype.safetensors import safetensors_support
     except ImportError:
         raise MissingExtraError.for_extra("optimize", "tensors of torchao") from None
@@ -150,9 +150,9 @@ def _support() -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """torchao tells of every kernel for other machines that it cannot load on this one."""
-    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
+def quiet(*names: str) -> Iterator[None]:
+    """Loggers that tell of what is not there: kernels for other machines, operators of others."""
+    loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
