@@ -183,7 +183,7 @@ def show(rows: list[Row], files: list[Exported]) -> None:
     cells = [
         [
             row.stage, f"{row.parameters:,}", f"{row.nonzeros:,}",
-            "" if row.flops is None else f"{row.flops / 1e6:.2f}",
+            "" if row.flops is None else f"{row.flops / 1e6:.4g}",
             f"{row.raw_nbytes:,}", f"{row.nbytes:,}", f"{start.raw_nbytes / row.nbytes:.1f}",
             "" if row.metric is None else f"{row.metric:.4g}", f"{row.seconds:.1f}",
         ]
