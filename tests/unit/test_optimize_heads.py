@@ -191,7 +191,7 @@ def test_what_it_cannot_take_it_names(context):
     )
     del layers["c"].proj
     with pytest.raises(ConfigError) as caught:
-        optimize.HeadPruning(0.5).apply(layers, context)
+        optimize.HeadPruning(0.5).apply(layers)
     text = str(caught.value)
     assert "a: its queries, keys and values differ in width" in text
     assert "b: its queries" in text

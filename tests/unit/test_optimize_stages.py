@@ -473,3 +473,17 @@ def test_tables_of_whole_numbers_stay_exact():
 def test_choices_that_there_are_not(make):
     with pytest.raises(ConfigError):
         make()
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [
+        optimize.LowRank(rank=2), optimize.BatchNormFolding("layer"), optimize.LinearRounding(4),
+        optimize.StructuredPruning(0.5), optimize.Student(width=0.5), optimize.Encoding(),
+    ],
+)  # fmt: skip
+def test_an_example_that_is_not_the_models(technique):
+    net = plain().train()
+    with pytest.raises(ConfigError, match="does not take the example"):
+        technique.apply(net, Context(torch.ones(2, 5, 8, 8)))
+    assert net.training

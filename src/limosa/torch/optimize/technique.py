@@ -127,9 +127,11 @@ class Technique(ABC):
 
         Raises:
             ConfigError: there is nothing to change, a layer is refused and *context* says stop,
-                or the guard finds that the result computes something else than it should.
+                the example is none of the model's, or the guard finds that the result computes
+                something else than it should.
         """
         used = context or Context()
+        check_runs(model, used)
         twin = copy.deepcopy(model)
         layers, refused = self._split(twin)
         if refused and used.refusals == "stop":
@@ -244,6 +246,24 @@ def why_not(layer: Layer, tied: dict[str, str]) -> str:
     if layer.name in tied:
         return f"its weight is tied to {tied[layer.name]}"
     return ""
+
+
+@torch.no_grad()
+def check_runs(model: nn.Module, context: Context) -> None:
+    """Refuse an example that the model as it was given does not take.
+
+    Raises:
+        ConfigError: the model raised something.
+    """
+    try:
+        if context.example is not None:
+            outputs_of(model, context)
+    except Exception as error:
+        raise ConfigError(
+            "the model does not take the example", where="Context.example",
+            found=f"{type(error).__name__}: {error}"[:300],
+            allowed="a tensor, a tuple or list of arguments, or a dict of them by name",
+        ) from error  # fmt: skip
 
 
 @torch.no_grad()
