@@ -24,8 +24,8 @@ from limosa.torch import load_file, optimize
 from limosa.torch.calibration.samples import scores
 from limosa.torch.dtypes import from_tensor
 from limosa.torch.optimize.distill import Criterion
+from limosa.torch.optimize.guard import Loss, call
 from limosa.torch.optimize.recipe import Metric, Recipe, Stage
-from limosa.torch.optimize.technique import Loss, call
 from limosa.torch.optimize.training import Training
 
 if sys.version_info >= (3, 11):

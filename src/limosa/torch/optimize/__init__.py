@@ -15,6 +15,7 @@ from limosa.torch.optimize.distill import fit as fit
 from limosa.torch.optimize.encoding import Encoding as Encoding
 from limosa.torch.optimize.encoding import near_lossless as near_lossless
 from limosa.torch.optimize.folding import BatchNormFolding as BatchNormFolding
+from limosa.torch.optimize.guard import Context as Context
 from limosa.torch.optimize.heads import HeadPruning as HeadPruning
 from limosa.torch.optimize.kernels import IntegerKernels as IntegerKernels
 from limosa.torch.optimize.kernels import flat_state as flat_state
@@ -32,7 +33,6 @@ from limosa.torch.optimize.search import Search as Search
 from limosa.torch.optimize.structured import StructuredPruning as StructuredPruning
 from limosa.torch.optimize.student import Student as Student
 from limosa.torch.optimize.technique import Change as Change
-from limosa.torch.optimize.technique import Context as Context
 from limosa.torch.optimize.technique import Optimized as Optimized
 from limosa.torch.optimize.technique import Refusal as Refusal
 from limosa.torch.optimize.technique import Technique as Technique

@@ -14,9 +14,9 @@ from torch import nn
 from limosa.errors import ConfigError
 from limosa.torch.calibrate import calibrate
 from limosa.torch.calibration.views import views_of
+from limosa.torch.optimize.guard import Context
 from limosa.torch.optimize.technique import (
     Change,
-    Context,
     Layer,
     Optimized,
     Refusal,

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from limosa.errors import ConfigError
 from limosa.torch.calibration.samples import scores
-from limosa.torch.optimize.technique import call, evaluation
+from limosa.torch.optimize.guard import call, evaluation
 
 Batch = tuple[Any, Any]
 #: The loss of outputs beside labels, with a gradient. Of what has ``logits`` it is given those.

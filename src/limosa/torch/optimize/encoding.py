@@ -12,16 +12,9 @@ from torch import nn
 
 from limosa.codec.quality import Quality, Step
 from limosa.tensors import TensorSpec
+from limosa.torch.optimize.guard import Context
 from limosa.torch.optimize.kernels import flat_state, set_flat_state
-from limosa.torch.optimize.technique import (
-    Change,
-    Context,
-    Layer,
-    Optimized,
-    Refusal,
-    Technique,
-    nonzeros,
-)
+from limosa.torch.optimize.technique import Change, Layer, Optimized, Refusal, Technique, nonzeros
 from limosa.torch.tensors import load, save
 
 #: Levels of a tensor that is taken to lie on a grid; more of them are no cheaper than floats.

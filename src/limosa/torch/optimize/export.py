@@ -23,8 +23,8 @@ from limosa.errors import ConfigError, MissingExtraError
 from limosa.files import Restorer
 from limosa.files.safetensors import bundle_from_tensors
 from limosa.torch.dtypes import to_tensor
+from limosa.torch.optimize.guard import Context, arguments, call
 from limosa.torch.optimize.kernels import flat_state, quiet
-from limosa.torch.optimize.technique import Context, arguments, call
 from limosa.torch.tensors import save_file
 
 Array = NDArray[np.float64]

@@ -17,16 +17,15 @@ from torch import fx, nn
 from torch.nn.utils import fusion
 
 from limosa.torch.graphs.threads import ThreadTracer
+from limosa.torch.optimize.guard import Context, outputs_of
 from limosa.torch.optimize.technique import (
     Change,
-    Context,
     Layer,
     Optimized,
     Refusal,
     Technique,
     check_choice,
     named_modules,
-    outputs_of,
     replace_layer,
 )
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from limosa.errors import ConfigError
-from limosa.torch.optimize.technique import Context, Layer, evaluation, is_plain
+from limosa.torch.optimize.guard import Context, evaluation
+from limosa.torch.optimize.technique import Layer, is_plain
 
 
 def backward_passes(

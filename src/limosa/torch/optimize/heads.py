@@ -12,9 +12,9 @@ from torch import nn
 
 from limosa.errors import ConfigError, MissingExtraError
 from limosa.torch.optimize.gradients import backward_passes
+from limosa.torch.optimize.guard import Context
 from limosa.torch.optimize.technique import (
     Change,
-    Context,
     Layer,
     Optimized,
     Refusal,

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from limosa.errors import MissingExtraError
+from limosa.torch.optimize.guard import Context
 from limosa.torch.optimize.technique import (
     Change,
-    Context,
     Layer,
     Optimized,
     Technique,

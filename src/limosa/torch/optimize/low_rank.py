@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from limosa.errors import ConfigError
+from limosa.torch.optimize.guard import Context, outputs_of
 from limosa.torch.optimize.technique import (
     Change,
-    Context,
     Layer,
     Optimized,
     Refusal,
@@ -21,7 +21,6 @@ from limosa.torch.optimize.technique import (
     check_choice,
     check_share,
     nonzeros,
-    outputs_of,
     replace_layer,
 )
 from limosa.torch.refine.targets import is_transposed_linear

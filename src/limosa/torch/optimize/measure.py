@@ -10,8 +10,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from limosa.codec.quality import Quality
+from limosa.torch.optimize.guard import Context, outputs_of
 from limosa.torch.optimize.kernels import flat_state
-from limosa.torch.optimize.technique import Context, nonzeros, outputs_of
+from limosa.torch.optimize.technique import nonzeros
 from limosa.torch.tensors import save
 
 

@@ -13,9 +13,9 @@ from torch.nn.utils import prune
 
 from limosa.errors import ConfigError
 from limosa.torch.optimize.gradients import mean_gradients
+from limosa.torch.optimize.guard import Context
 from limosa.torch.optimize.technique import (
     Change,
-    Context,
     Layer,
     Optimized,
     Technique,

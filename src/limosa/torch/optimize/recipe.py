@@ -25,12 +25,13 @@ from limosa.torch.optimize.calibrated import CalibratedRounding
 from limosa.torch.optimize.distill import Batch, Criterion
 from limosa.torch.optimize.encoding import Encoding
 from limosa.torch.optimize.folding import BatchNormFolding
+from limosa.torch.optimize.guard import Context
 from limosa.torch.optimize.kernels import IntegerKernels
 from limosa.torch.optimize.measure import measure
 from limosa.torch.optimize.pruning import GradualPruning
 from limosa.torch.optimize.rounding import CodebookRounding, LinearRounding
 from limosa.torch.optimize.student import Student
-from limosa.torch.optimize.technique import Context, Optimized
+from limosa.torch.optimize.technique import Optimized
 from limosa.torch.optimize.training import Progress, Training, still_there
 
 Metric = Callable[[nn.Module], float]

@@ -18,7 +18,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from limosa.errors import ConfigError
-from limosa.torch.optimize.technique import Change, Context, Layer, Optimized, Technique, nonzeros
+from limosa.torch.optimize.guard import Context
+from limosa.torch.optimize.technique import Change, Layer, Optimized, Technique, nonzeros
 
 _ROUNDS = 30
 # So many elements are looked at to find the values of a codebook.

@@ -21,18 +21,11 @@ from torch import nn
 from limosa.errors import ConfigError
 from limosa.torch.optimize.encoding import near_lossless
 from limosa.torch.optimize.gradients import mean_gradients
+from limosa.torch.optimize.guard import Context, evaluation, guard
 from limosa.torch.optimize.low_rank import LowRank, read_by_others
 from limosa.torch.optimize.pruning import MagnitudePruning
 from limosa.torch.optimize.rounding import LinearRounding
-from limosa.torch.optimize.technique import (
-    Context,
-    Layer,
-    evaluation,
-    guard,
-    replace_layer,
-    split_layers,
-    why_not,
-)
+from limosa.torch.optimize.technique import Layer, replace_layer, split_layers, why_not
 from limosa.torch.tensors import load, save
 
 SPARSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)

@@ -16,10 +16,10 @@ from torch import nn
 
 from limosa.errors import ConfigError
 from limosa.torch.optimize.gradients import backward_passes
+from limosa.torch.optimize.guard import Context
 from limosa.torch.optimize.heads import attention_layers, pruning_library, without_inputs
 from limosa.torch.optimize.technique import (
     Change,
-    Context,
     Layer,
     Optimized,
     Refusal,

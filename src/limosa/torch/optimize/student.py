@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from limosa.errors import ConfigError
+from limosa.torch.optimize.guard import Context, guard, outputs_of
 from limosa.torch.optimize.structured import StructuredPruning
-from limosa.torch.optimize.technique import Change, Context, Optimized, guard, nonzeros, outputs_of
+from limosa.torch.optimize.technique import Change, Optimized, nonzeros
 
 
 @dataclass(frozen=True)

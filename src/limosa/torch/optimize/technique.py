@@ -1,48 +1,24 @@
-"""What all techniques have in common: what they are given, what they report, and the guard."""
+"""What all techniques have in common: the layers that they take, and what they report."""
 
 from __future__ import annotations
 
 import copy
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten
 
 from limosa.errors import ConfigError
+from limosa.torch.optimize.guard import TOLERANCE, Context, check_runs, guard
 from limosa.torch.refine.targets import is_transposed_linear, spots_of
-
-Batch = Any
-Loss = Callable[[nn.Module, Batch], torch.Tensor]
 
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _KINDS = (*_LAYERS, *_RECURRENT)
-# Of the largest output, between a model and what a technique says that it computes.
-_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a technique may use beside the model.
-
-    Attributes:
-        example: inputs of one call: a tensor, a tuple or list of arguments, or a dict of them by
-            name; None: the guard cannot look.
-        batches: for techniques that look at data; passed through once for each use.
-        loss: of a model on a batch, with a gradient.
-        refusals: "skip" layers that a technique cannot touch, or "stop".
-    """
-
-    example: Any = None
-    batches: Iterable[Batch] = ()
-    loss: Loss | None = None
-    refusals: Literal["skip", "stop"] = "skip"
 
 
 @dataclass(frozen=True)
@@ -154,7 +130,7 @@ class Technique(ABC):
     @property
     def tolerance(self) -> float:
         """How far the result may be from what it should compute, of the largest output."""
-        return _TOLERANCE
+        return TOLERANCE
 
     def _split(self, model: nn.Module) -> tuple[list[Layer], list[Refusal]]:
         """The layers that may be changed, and why others may not."""
@@ -246,122 +222,6 @@ def why_not(layer: Layer, tied: dict[str, str]) -> str:
     if layer.name in tied:
         return f"its weight is tied to {tied[layer.name]}"
     return ""
-
-
-@torch.no_grad()
-def check_runs(model: nn.Module, context: Context) -> None:
-    """Refuse an example that the model as it was given does not take.
-
-    Raises:
-        ConfigError: the model raised something.
-    """
-    try:
-        if context.example is not None:
-            outputs_of(model, context)
-    except Exception as error:
-        raise ConfigError(
-            "the model does not take the example", where="Context.example",
-            found=f"{type(error).__name__}: {error}"[:300],
-            allowed="a tensor, a tuple or list of arguments, or a dict of them by name",
-        ) from error  # fmt: skip
-
-
-@torch.no_grad()
-def guard(
-    reference: nn.Module,
-    model: nn.Module,
-    context: Context,
-    tolerance: float = _TOLERANCE,
-    remedy: str = "please report this",
-) -> None:
-    """Compare two models on example inputs.
-
-    Args:
-        reference: what *model* should compute.
-        model: the result.
-        context: for the example inputs; without any nothing is compared.
-        tolerance: of the largest output.
-        remedy: for the message.
-
-    Raises:
-        ConfigError: they compute different things, one computes NaN, or *model* cannot be run.
-    """
-    if context.example is None:
-        return
-    try:
-        found = outputs_of(model, context)
-    except Exception as error:  # whatever a layer says to inputs that are not its own any more
-        raise ConfigError(
-            "the result cannot be run", where="guard",
-            found=f"{type(error).__name__}: {error}"[:300],
-            remedy="exclude layers whose sizes are also written elsewhere in the model",
-        ) from error  # fmt: skip
-    wanted = outputs_of(reference, context)
-    if not wanted:
-        raise ConfigError(
-            "the model gives no tensor to compare", where="guard",
-            allowed="a tensor, or a tuple, list or dict of them",
-            remedy="compare without an example",
-        )  # fmt: skip
-    tolerance = max(tolerance, _coarsest(reference))
-    if [one.shape for one in wanted] != [one.shape for one in found]:
-        raise ConfigError(
-            "the result has another form of output", where="guard",
-            found=str([tuple(one.shape) for one in found]),
-            allowed=str([tuple(one.shape) for one in wanted]),
-        )  # fmt: skip
-    for one, two in zip(wanted, found, strict=True):
-        one, two = one.double(), two.double()
-        largest = float(one[one.isfinite()].abs().max()) if bool(one.isfinite().any()) else 0.0
-        # Infinities, as of a mask, are to be the same ones.
-        apart = float(torch.where(one == two, 0.0, one - two).abs().max()) if one.numel() else 0.0
-        if not apart <= tolerance * max(largest, 1e-12):
-            raise ConfigError(
-                "the result computes something else than it should", where="guard",
-                found=f"an error of {apart:.3g} at outputs of {largest:.3g}",
-                allowed=f"{tolerance:g} of these", remedy=remedy,
-            )  # fmt: skip
-
-
-def _coarsest(model: nn.Module) -> float:
-    """Some steps of the least precise dtype of a model's parameters, relative to 1."""
-    dtypes = {one.dtype for one in model.parameters() if one.is_floating_point()}
-    return 8 * max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
-
-
-def outputs_of(model: nn.Module, context: Context) -> list[torch.Tensor]:
-    """What a model makes of the example, in evaluation, whatever shape its output has."""
-    with evaluation(model):
-        flat, _ = tree_flatten(call(model, context.example))
-    return [one for one in flat if isinstance(one, torch.Tensor)]
-
-
-def arguments(inputs: Any) -> tuple[Any, ...]:
-    """Those of a call, where they have no names."""
-    return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
-
-
-def call(model: nn.Module, inputs: Any) -> Any:
-    """What a model makes of a tensor, of a tuple or list of arguments, or of a dict of them.
-
-    >>> call(nn.Bilinear(2, 2, 3), [torch.ones(1, 2), torch.ones(1, 2)]).shape
-    torch.Size([1, 3])
-    """
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*arguments(inputs))
-
-
-@contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """A model as it is after training, so that no norm takes notice of what it is shown."""
-    trained = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in trained:
-            module.training = True
 
 
 def is_plain(tensor: torch.Tensor) -> bool:

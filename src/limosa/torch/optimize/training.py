@@ -15,7 +15,8 @@ from torch.nn.utils import parametrize
 from limosa.errors import ConfigError
 from limosa.torch.calibration.samples import scores
 from limosa.torch.optimize.distill import Batch, Criterion, Distillation, fit
-from limosa.torch.optimize.technique import Optimized, call, check_choice
+from limosa.torch.optimize.guard import call
+from limosa.torch.optimize.technique import Optimized, check_choice
 
 #: Told a stage's name, how many epochs are done, and of how many.
 Progress = Callable[[str, int, int], None]
