@@ -115,51 +115,6 @@ def test_the_head_that_matters_stays(importance, context):
         assert set(range(32)) - set(columns) == set(range(8, 16))
 
 
-def llama(kind="llama", **settings):
-    import transformers
-
-    torch.manual_seed(0)
-    sizes = {
-        "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 4,
-        "max_position_embeddings": 32, "use_cache": False,
-    }  # fmt: skip
-    config = transformers.AutoConfig.for_model(kind, **{**sizes, **settings})
-    return transformers.AutoModelForCausalLM.from_config(config).eval()
-
-
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "qwen3"])
-@pytest.mark.parametrize("groups", [8, 4, 1])
-def test_heads_that_share_keys_and_values_go_together(kind, groups):
-    net = llama(kind, num_key_value_heads=groups)
-    context = Context({"input_ids": torch.arange(12).reshape(2, 6)})
-    technique = optimize.HeadPruning(0.5)
-    if groups == 1:
-        done = technique.apply(net, context)
-        assert not done.changes
-        assert [one.why for one in done.refused] == ["no head of 8 would go"] * 2
-        return
-    done = technique.apply(net, context)
-    assert [change.what for change in done.changes] == ["8 heads to 4"] * 2
-    attention = done.model.model.layers[0].self_attn
-    assert attention.q_proj.out_features == attention.o_proj.in_features == 16
-    assert attention.k_proj.out_features == attention.v_proj.out_features == 2 * groups
-    twin = llama(kind, num_key_value_heads=groups)
-    for path, columns in done.gone.items():
-        twin.get_submodule(path).weight.data[:, list(columns)] = 0.0
-    tokens = context.example["input_ids"]
-    assert torch.allclose(twin(tokens).logits, done.model(tokens).logits, atol=1e-5)
-
-
-def test_structured_pruning_leaves_heads_whole_that_only_their_width_tells():
-    context = Context({"input_ids": torch.arange(12).reshape(2, 6)})
-    done = optimize.StructuredPruning(0.5, only="proj").apply(llama(), context)
-    left = {one.layer for one in done.refused}
-    assert {f"model.layers.0.self_attn.{name}_proj" for name in "qkv"} <= left
-    mlp = done.model.model.layers[1].mlp
-    assert mlp.gate_proj.out_features == mlp.down_proj.in_features == 24
-
-
 def test_one_head_stays(context):
     done = optimize.HeadPruning(1.0).apply(network(Fused), context)
     assert [change.what for change in done.changes] == ["4 heads to 1"] * 2

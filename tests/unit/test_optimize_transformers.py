@@ -41,6 +41,15 @@ def t5():
     return made("t5", "Seq2SeqLM", **sizes, num_heads=4, use_cache=False)
 
 
+def llama(kind="llama", **settings):
+    sizes = {
+        "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 4,
+        "max_position_embeddings": 32, "use_cache": False,
+    }  # fmt: skip
+    return made(kind, "CausalLM", **{**sizes, **settings})
+
+
 def loss(model, batch):
     return model(**batch).logits.square().mean()
 
@@ -123,6 +132,38 @@ def test_recurrent_layers_stay():
     done = optimize.StructuredPruning(0.5).apply(net, Context(torch.randn(2, 5, 8)))
     assert done.model[0].out_features == 8
     assert done.model[3].hidden_size == done.model[5].in_features == 8
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "qwen3"])
+@pytest.mark.parametrize("groups", [8, 4, 1])
+def test_heads_that_share_keys_and_values_go_together(kind, groups):
+    net = llama(kind, num_key_value_heads=groups)
+    context = Context({"input_ids": torch.arange(12).reshape(2, 6)})
+    technique = optimize.HeadPruning(0.5)
+    if groups == 1:
+        done = technique.apply(net, context)
+        assert not done.changes
+        assert [one.why for one in done.refused] == ["no head of 8 would go"] * 2
+        return
+    done = technique.apply(net, context)
+    assert [change.what for change in done.changes] == ["8 heads to 4"] * 2
+    attention = done.model.model.layers[0].self_attn
+    assert attention.q_proj.out_features == attention.o_proj.in_features == 16
+    assert attention.k_proj.out_features == attention.v_proj.out_features == 2 * groups
+    twin = llama(kind, num_key_value_heads=groups)
+    for path, columns in done.gone.items():
+        twin.get_submodule(path).weight.data[:, list(columns)] = 0.0
+    tokens = context.example["input_ids"]
+    assert torch.allclose(twin(tokens).logits, done.model(tokens).logits, atol=1e-5)
+
+
+def test_structured_pruning_leaves_heads_whole_that_only_their_width_tells():
+    context = Context({"input_ids": torch.arange(12).reshape(2, 6)})
+    done = optimize.StructuredPruning(0.5, only="proj").apply(llama(), context)
+    left = {one.layer for one in done.refused}
+    assert {f"model.layers.0.self_attn.{name}_proj" for name in "qkv"} <= left
+    mlp = done.model.model.layers[1].mlp
+    assert mlp.gate_proj.out_features == mlp.down_proj.in_features == 24
 
 
 def test_heads_side_by_side_are_refused_by_the_guard():

@@ -21,10 +21,9 @@ from limosa.exchange.qualities import parse_quality
 from limosa.files import read
 from limosa.tensors import Tensor
 from limosa.torch import load_file, optimize
-from limosa.torch.calibration.samples import scores
 from limosa.torch.dtypes import from_tensor
-from limosa.torch.optimize.distill import Criterion
-from limosa.torch.optimize.guard import Loss, call
+from limosa.torch.optimize.distill import Criterion, label_loss
+from limosa.torch.optimize.guard import Loss
 from limosa.torch.optimize.recipe import Metric, Recipe, Stage
 from limosa.torch.optimize.training import Training
 
@@ -124,8 +123,10 @@ def read_recipe(path: Path, *, stages: bool = True) -> RecipeFile:
     model = find_model(str(found["model"]))
     if "weights" in found:
         _load_weights(model, path.parent / str(found["weights"]))
-    batches = _batches(found, "train")
-    calibrate = _batches(found, "calibrate") if "calibrate" in found else batches
+    batches, first = _batches(found, "train")
+    calibrate = batches
+    if "calibrate" in found:
+        calibrate, first = _batches(found, "calibrate")
     criterion = _criterion(found)
     given: Any = found.get("stage", [])
     seed: Any = found.get("seed", 0)
@@ -137,7 +138,7 @@ def read_recipe(path: Path, *, stages: bool = True) -> RecipeFile:
     steps = [_stage(one, f"{path}, stage {number}") for number, one in enumerate(given, 1)]
     quality = parse_quality(str(found["quality"])) if "quality" in found else None
     metric = find(str(found["metric"]), "metric") if "metric" in found else None
-    context = optimize.Context(_example(found, calibrate), calibrate, _loss(criterion))
+    context = optimize.Context(_example(found, first), calibrate, _loss(criterion))
     return RecipeFile(
         model, Recipe(steps, quality, seed, criterion), context, batches, metric,
         tuple(found.get("export", ("safetensors", "limosa"))),
@@ -200,12 +201,13 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         ) from None
 
 
-def _batches(found: Mapping[str, Any], name: str) -> Iterable[Any]:
+def _batches(found: Mapping[str, Any], name: str) -> tuple[Iterable[Any], Any]:
+    """Batches, and the first of them; None where there are none."""
     if name not in found:
-        return []
+        return [], None
     made = find(str(found[name]), name)
     made = made() if callable(made) else made
-    # They are gone through many times; a DataLoader is read anew each time, and never held whole.
+    # They are gone through many times: a DataLoader is read anew for each epoch, not kept here.
     batches = list(made) if isinstance(made, Iterator) else made
     first = next(iter(batches), None) if isinstance(batches, Iterable) else batches
     if not isinstance(first, tuple | list) or len(first) != 2:
@@ -213,14 +215,13 @@ def _batches(found: Mapping[str, Any], name: str) -> Iterable[Any]:
             "no batches", where=name, found=f"a first one of type {type(first).__name__}",
             allowed="pairs of inputs and labels",
         )  # fmt: skip
-    return batches
+    return batches, first
 
 
-def _example(found: Mapping[str, Any], batches: Iterable[Any]) -> Any:
+def _example(found: Mapping[str, Any], first: Any) -> Any:
     if "example" in found:
         made = find(str(found["example"]), "example")
         return made() if callable(made) else made
-    first = next(iter(batches), None)
     return None if first is None else first[0]
 
 
@@ -241,6 +242,6 @@ def _criterion(found: Mapping[str, Any]) -> Criterion:
 def _loss(criterion: Criterion) -> Loss:
     def loss(model: nn.Module, batch: Any) -> torch.Tensor:
         inputs, labels = batch
-        return criterion(scores(call(model, inputs)), labels)
+        return label_loss(model, inputs, labels, criterion)
 
     return loss

@@ -154,6 +154,17 @@ class Distillation:
         self.close()
 
 
+def label_loss(
+    model: nn.Module, inputs: Any, labels: Any, criterion: Criterion = functional.cross_entropy
+) -> torch.Tensor:
+    """The criterion of what a model makes of inputs, beside labels.
+
+    >>> float(label_loss(nn.Identity(), torch.ones(2), torch.zeros(2), functional.mse_loss))
+    1.0
+    """
+    return criterion(scores(call(model, inputs)), labels)
+
+
 def soft_loss(found: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
     """The divergence of softened outputs, times the temperature's square.
 

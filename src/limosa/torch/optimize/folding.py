@@ -19,6 +19,7 @@ from torch.nn.utils import fusion
 from limosa.torch.graphs.threads import ThreadTracer
 from limosa.torch.optimize.guard import Context, outputs_of
 from limosa.torch.optimize.technique import (
+    LAYERS,
     Change,
     Layer,
     Optimized,
@@ -30,7 +31,6 @@ from limosa.torch.optimize.technique import (
 )
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 _TORCHS = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
     nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
@@ -153,7 +153,7 @@ class _Tracer(ThreadTracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is recorded as a call."""
-        return isinstance(m, _LAYERS) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, LAYERS) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _proved(

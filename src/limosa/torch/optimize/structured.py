@@ -19,6 +19,7 @@ from limosa.torch.optimize.gradients import backward_passes
 from limosa.torch.optimize.guard import Context
 from limosa.torch.optimize.heads import attention_layers, pruning_library, without_inputs
 from limosa.torch.optimize.technique import (
+    LAYERS,
     Change,
     Layer,
     Optimized,
@@ -32,7 +33,6 @@ from limosa.torch.optimize.technique import (
 from limosa.torch.refine.targets import is_transposed_linear
 
 # Statistics over channels: without some of them they are others, whatever the channels held.
-_ROOTS = (nn.Linear, nn.modules.conv._ConvNd)
 _MIXING = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -96,7 +96,7 @@ class StructuredPruning(Technique):
         others = [
             module
             for module in model.modules()
-            if isinstance(module, _ROOTS) and module not in chosen
+            if isinstance(module, LAYERS) and module not in chosen
         ]
         with _following():
             frozen = [*others, *_outputs_of(tp, model, context, attention)]
@@ -131,7 +131,7 @@ class StructuredPruning(Technique):
             return tp.pruner.BasePruner(
                 model, context.example, importance=importance, pruning_ratio=self.share,
                 global_pruning=self.scope == "global", ignored_layers=list(frozen),
-                round_to=self.round_to, root_module_types=list(_ROOTS),
+                round_to=self.round_to, root_module_types=list(LAYERS),
             )  # fmt: skip
 
     def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
@@ -167,7 +167,7 @@ def _outputs_of(
     """
     graph = tp.DependencyGraph().build_dependency(model, context.example)
     found: list[nn.Module] = []
-    for path, module in named_modules(model, _ROOTS, "", ""):
+    for path, module in named_modules(model, LAYERS, "", ""):
         if module not in graph.module2node:
             # What it needs is not known, and it may be used with other inputs.
             raise ConfigError(

@@ -16,9 +16,10 @@ from limosa.errors import ConfigError
 from limosa.torch.optimize.guard import TOLERANCE, Context, check_runs, guard
 from limosa.torch.refine.targets import is_transposed_linear, spots_of
 
-_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
+#: What techniques change, beside the Conv1D of transformers.
+LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-_KINDS = (*_LAYERS, *_RECURRENT)
+_KINDS = (*LAYERS, *_RECURRENT)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,15 +14,13 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from limosa.errors import ConfigError
-from limosa.torch.calibration.samples import scores
-from limosa.torch.optimize.distill import Batch, Criterion, Distillation, fit
-from limosa.torch.optimize.guard import call
+from limosa.torch.optimize.distill import Batch, Criterion, Distillation, fit, label_loss
 from limosa.torch.optimize.technique import Optimized, check_choice
+from limosa.torch.refine.targets import norms_of
 
 #: Told a stage's name, how many epochs are done, and of how many.
 Progress = Callable[[str, int, int], None]
 Epoch = Callable[[int, float], None]
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,9 @@ class Training:
             first, twin, temperature=self.temperature, hard=self.hard, soft=self.soft,
             features=self.features, layers=self.layers, criterion=criterion,
         ) as distillation:  # fmt: skip
-            taught: Any = distillation if self.teacher else _from_labels(twin, criterion)
+            taught: Any = (
+                distillation if self.teacher else partial(label_loss, twin, criterion=criterion)
+            )
             if self.layers and self.teacher:
                 distillation(*next(iter(batches)))  # makes the maps, which are trained as well
             fit(
@@ -104,20 +105,11 @@ class Training:
 def _train_mode(model: nn.Module, freeze: bool) -> None:
     """Into training, but for norms that were frozen in a model that is trained, or for all."""
     frozen = [
-        module
-        for module in model.modules()
-        if (freeze or (model.training and not module.training)) and isinstance(module, _NORMS)
+        module for module in norms_of(model) if freeze or (model.training and not module.training)
     ]
     model.train()
     for module in frozen:
         module.eval()
-
-
-def _from_labels(model: nn.Module, criterion: Criterion) -> Criterion:
-    def loss(inputs: Any, labels: Any) -> torch.Tensor:
-        return criterion(scores(call(model, inputs)), labels)
-
-    return loss
 
 
 def still_there(masks: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
