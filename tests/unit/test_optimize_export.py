@@ -76,6 +76,36 @@ def test_arguments_keep_their_names(tmp_path):
     assert torch.allclose(program(tokens=more, mask=less)["scores"], wanted, atol=1e-5)
 
 
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+
+    def forward(self, x, hide=None, twice=False):
+        found = self.layer(x) * (2 if twice else 1)
+        return found.masked_fill(torch.tensor([False, False, False, True]), -torch.inf)
+
+
+@pytest.mark.parametrize(
+    "example", [{"x": torch.randn(3, 6), "twice": True}, (torch.randn(3, 6), None, True)]
+)
+def test_arguments_that_are_no_tensors_are_written_into_the_file(tmp_path, example):
+    done = export(Masked().eval(), tmp_path, ["pt2", "onnx"], Context(example))
+    assert [one.any_batch for one in done] == [True, True]
+    assert max(one.difference for one in done) < 1e-5
+
+
+def test_infinities_and_nan_hide_no_difference():
+    from limosa.torch.optimize.export import _difference
+
+    net, inputs = Masked().eval(), torch.randn(3, 6)
+    wanted = net(inputs).detach()
+    assert _difference(net, lambda x: wanted, inputs) == 0
+    assert _difference(net, lambda x: wanted + 1, inputs) > 0.1
+    assert not _difference(net, lambda x: wanted * torch.nan, inputs) <= 1
+    assert not _difference(net, lambda x: -wanted, inputs) <= 1
+
+
 def test_what_onnxruntime_cannot_run_is_an_error_of_ours(tmp_path):
     net = nn.Sequential(nn.Conv2d(3, 8, 3)).to(torch.bfloat16).eval()
     example = torch.randn(2, 3, 8, 8, dtype=torch.bfloat16)

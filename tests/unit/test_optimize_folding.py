@@ -146,6 +146,46 @@ class Standardised(nn.Conv2d):
         return self._conv_forward(x, weight, self.bias)
 
 
+class Scaled(nn.Conv2d):
+    def forward(self, x, by):
+        return super().forward(x) * by
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_layers_that_take_more_are_proved_with_it(named, context):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm = Scaled(4, 8, 1), nn.BatchNorm2d(8)
+
+        def forward(self, x):
+            return self.norm(self.layer(x=x, by=2.0) if named else self.layer(x, 2.0))
+
+    torch.manual_seed(0)
+    net = Net().eval()
+    net.norm.running_mean.normal_()
+    done = optimize.BatchNormFolding("layer").apply(net, context)
+    assert not done.changes, "twice the layer is twice its bias"
+    assert torch.equal(done.model(context.example), net(context.example))
+
+
+def test_a_weight_that_is_used_elsewhere_stays():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.norm(self.layer(x)) + nn.functional.conv2d(x, self.layer.weight)
+
+    torch.manual_seed(0)
+    net, x = Net().eval(), torch.randn(2, 4, 5, 5)
+    net.norm.running_var.fill_(4.0)
+    done = optimize.BatchNormFolding("layer").apply(net)
+    assert not done.changes
+    assert torch.equal(done.model(x), net(x))
+
+
 def test_layers_of_a_class_of_ones_own_are_proved_one_by_one(context):
     torch.manual_seed(0)
     net = nn.Sequential(

@@ -1,6 +1,8 @@
 """Recipes: stages that are measured, kept and gone on with, in Python and from a file."""
 
+import copy
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -251,6 +253,28 @@ def test_an_interrupted_run_goes_on(shop, tmp_path):
     other = recipe(False)
     other.run(module.network(), context(model), folder=place)
     assert calls[3:] == ["one", "two"]
+
+
+def test_what_training_heeds_is_another_run(shop, tmp_path):
+    _, module, model = shop
+
+    def run(net=model, criterion=None):
+        recipe = Recipe([Stage("learn", None, Training(1, 1e-2))])
+        recipe.criterion = criterion or nn.CrossEntropyLoss()
+        left = recipe.run(net, context(net), batches=module.batches(), folder=tmp_path / "stages")
+        return left.state_dict()["0.weight"]
+
+    first = run()
+    assert torch.equal(run(), first)
+    assert not torch.equal(run(criterion=nn.CrossEntropyLoss(label_smoothing=0.5)), first)
+    assert not torch.equal(
+        run(criterion=partial(functional.cross_entropy, label_smoothing=0.3)), first
+    )
+    frozen = copy.deepcopy(model)
+    frozen[0].requires_grad_(False)
+    assert torch.equal(run(frozen), model[0].weight)
+    with pytest.raises(ConfigError, match="cannot be told"):
+        run(criterion=lambda outputs, labels: functional.cross_entropy(outputs, labels))
 
 
 def test_the_same_recipe_gives_the_same_bits(shop):

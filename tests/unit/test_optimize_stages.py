@@ -411,6 +411,34 @@ def test_norms_that_are_frozen_keep_their_statistics(context):
     assert not torch.equal(before.weight, kept.weight), "scales are trained all the same"
 
 
+def test_a_layer_that_is_called_with_names_stays():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down, self.up = nn.Conv2d(3, 16, 3, 2), nn.ConvTranspose2d(16, 16, 3, 2)
+            self.last = nn.Conv2d(16, 16, 3)
+
+        def forward(self, x):
+            return self.last(input=self.up(self.down(x), output_size=x.shape[-2:]))
+
+    example = torch.randn(2, 3, 8, 8)
+    done = optimize.LowRank(rank=2).apply(Net().eval(), Context(example))
+    assert [one.layer for one in done.changes] == ["down"]
+    assert {one.layer: one.why for one in done.refused}["last"] == "the model names its arguments"
+
+
+@pytest.mark.parametrize("groups", [2, 4, 8, 16])
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_channels_of_grouped_convolutions(groups, share):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, groups=groups),
+        nn.ReLU(), nn.Conv2d(16, 4, 1),
+    ).eval()  # fmt: skip
+    done = optimize.StructuredPruning(share).apply(net, Context(torch.randn(2, 3, 8, 8)))
+    assert done.comparable, "the guard compared numbers"
+
+
 def test_layers_whose_weights_an_encoder_reads_stay():
     torch.manual_seed(0)
     encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
@@ -421,12 +449,19 @@ def test_layers_whose_weights_an_encoder_reads_stay():
         "1.self_attn.out_proj", "1.linear1", "1.linear2"
     }  # fmt: skip
     assert {one.why for one in done.refused[1:]} == {"the model reads its weight"}
-    assert type(net[1].linear1) is nn.Linear, "what watched it is gone"
+    with torch.no_grad():  # of rank 1, so that nothing is better than two thin layers
+        for layer in (net[0], encoder.linear1, encoder.linear2):
+            layer.weight.copy_(layer.weight[:, :1] @ layer.weight[:1])
     targets = torch.randn(2, 5, 16)
     context = Context(targets, [(targets, None)], lambda model, batch: model(batch[0]).std())
     search = optimize.Search(net, context, lambda model: 0.0)
-    found = search.within(4000)
-    assert not any(one.rank for path, one in found.choices.items() if path.startswith("1."))
+    offered = {path: any(one.rank for one in ways) for path, ways in search._options.items()}
+    assert offered == {
+        "0": True, "1.self_attn.out_proj": False, "1.linear1": False, "1.linear2": False
+    }  # fmt: skip
+    assert type(search._model[1].linear1) is nn.Linear, "what watched it is gone"
+    with pytest.raises(ConfigError, match="does not take the example"):
+        optimize.Search(net, Context(torch.randn(2, 5, 7)), lambda model: 0.0)
 
 
 def test_frequencies_that_near_lossless_would_spoil():

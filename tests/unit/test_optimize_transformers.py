@@ -104,10 +104,18 @@ def test_layers_that_are_asked_for_their_dtype_stay(make, example, read):
     assert len(done.changes) > 10
 
 
-def test_a_library_that_stumbles_is_no_crash(monkeypatch):
-    monkeypatch.setattr("limosa.torch.optimize.heads._FUSED", ())  # so that nothing tells its heads
+def test_a_library_that_stumbles_is_no_crash():
+    # torch-pruning takes what comes out of it for as wide as what goes in.
+    net = nn.Sequential(nn.Linear(8, 32), nn.GLU(), nn.Linear(16, 4)).eval()
     with pytest.raises(ConfigError, match="graph cannot be"):
-        optimize.StructuredPruning(0.5).apply(neox(), Context(TOKENS))
+        optimize.StructuredPruning(0.5).apply(net, Context(torch.ones(2, 8)))
+
+
+def test_heads_that_nothing_tells_stay(monkeypatch):
+    monkeypatch.setattr("limosa.torch.optimize.heads._FUSED", ())
+    done = optimize.StructuredPruning(0.5, only="query").apply(neox(), Context(TOKENS))
+    assert not done.changes
+    assert len(done.refused) == 2
 
 
 def test_what_depends_on_a_transposed_convolution():
@@ -119,6 +127,24 @@ def test_what_depends_on_a_transposed_convolution():
     done = optimize.StructuredPruning(0.5).apply(net, Context(torch.randn(2, 3, 16, 16)))
     assert done.comparable, "the guard compared numbers"
     assert done.model[3].weight.shape == (8, 6, 4, 4)
+
+
+def test_layers_whose_halves_are_multiplied_stay():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = nn.Linear(16, 64), nn.Linear(32, 16)
+
+        def forward(self, x):
+            gate, value = self.up(x).chunk(2, -1)
+            return self.down(gate.sigmoid() * value)
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), Gated(), nn.Linear(16, 4)).eval()
+    done = optimize.StructuredPruning(0.5).apply(net, Context(torch.randn(3, 16)))
+    assert [one.layer for one in done.refused] == ["2.up"]
+    assert done.model[2].up.out_features == 64
+    assert done.model[0].out_features == 8
 
 
 def test_recurrent_layers_stay():

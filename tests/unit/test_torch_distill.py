@@ -157,6 +157,13 @@ def test_soft_targets_of_several_outputs_are_refused():
         loss(torch.ones(2, 4), None)
 
 
+def test_a_wrong_name_leaves_no_hook(data):
+    teacher, student = data[0], made(8)
+    with pytest.raises(ConfigError, match="no such layer"):
+        Distillation(teacher, student, features=1.0, layers={"0": "0", "2": "nope"})
+    assert not any(one._forward_hooks for net in (teacher, student) for one in net.modules())
+
+
 def test_outputs_that_have_logits():
     class Named(nn.Module):
         def __init__(self):

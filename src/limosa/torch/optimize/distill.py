@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from limosa.errors import ConfigError
 from limosa.torch.calibration.samples import scores
@@ -77,10 +78,11 @@ class Distillation:
         #: Linear maps from the student's features to the teacher's: to be trained as well.
         self.maps = nn.ModuleDict()
         self._seen: dict[str, torch.Tensor] = {}
-        self._hooks = ExitStack()
-        for ours, theirs in self.layers.items():
-            self._watch(student, ours, "student")
-            self._watch(teacher, theirs, "teacher")
+        with ExitStack() as hooks:  # taken off again where a later layer is not there
+            for ours, theirs in self.layers.items():
+                hooks.callback(self._watch(student, ours, "student").remove)
+                hooks.callback(self._watch(teacher, theirs, "teacher").remove)
+            self._hooks = hooks.pop_all()
 
     def parameters(self) -> list[nn.Parameter]:
         """Of the student, and of the maps that exist: those appear with the first batch."""
@@ -125,7 +127,7 @@ class Distillation:
             found = self.maps[key](found)
         return functional.mse_loss(found, wanted)
 
-    def _watch(self, model: nn.Module, path: str, whose: str) -> None:
+    def _watch(self, model: nn.Module, path: str, whose: str) -> RemovableHandle:
         try:
             module = model.get_submodule(path)
         except AttributeError:
@@ -134,8 +136,7 @@ class Distillation:
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
             self._seen[f"{whose} {path}"] = output
 
-        handle = module.register_forward_hook(hook)
-        self._hooks.callback(handle.remove)
+        return module.register_forward_hook(hook)
 
     def close(self) -> None:
         """Leave both models without hooks."""

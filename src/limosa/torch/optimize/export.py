@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
 
 from limosa.errors import ConfigError, MissingExtraError
 from limosa.files import Restorer
@@ -150,11 +150,13 @@ def _onnx(model: nn.Module, path: Path, context: Context) -> Ran:
     def write(example: Any, any_batch: bool) -> Run:
         args, kwargs, free = _call_of(example)
         names = _names(example)
+        given = example.values() if isinstance(example, Mapping) else arguments(example)
+        plain = names if all(map(torch.is_tensor, given)) else None
         try:
             with warnings.catch_warnings(), quiet("torch.onnx"), redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")
                 torch.onnx.export(
-                    model, args, str(path), kwargs=kwargs, input_names=names, dynamo=True,
+                    model, args, str(path), kwargs=kwargs, input_names=plain, dynamo=True,
                     dynamic_shapes=free if any_batch else None, external_data=False, verbose=False,
                 )  # fmt: skip
             session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -164,11 +166,15 @@ def _onnx(model: nn.Module, path: Path, context: Context) -> Ran:
             ) from error
 
         def run(inputs: Any) -> Any:
-            values = inputs.values() if isinstance(inputs, Mapping) else arguments(inputs)
-            given = {
-                name: one.detach().cpu().numpy() for name, one in zip(names, values, strict=True)
-            }
-            return [torch.from_numpy(np.asarray(one)) for one in session.run(None, given)]
+            values = [one.detach().cpu().numpy() for one in _tensors(inputs)]
+            known = plain or [one.name for one in session.get_inputs()]
+            if len(known) != len(values):
+                raise ConfigError(
+                    "ONNX takes tensors alone", where=path.name, found=f"{len(known)} inputs",
+                    allowed=f"the example's {len(values)} tensors",
+                )  # fmt: skip
+            found = session.run(None, dict(zip(known, values, strict=True)))
+            return [torch.from_numpy(np.asarray(one)) for one in found]
 
         return run
 
@@ -184,7 +190,10 @@ def _short(error: Exception) -> str:
 
 def _call_of(example: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None, Any]:
     """Arguments without and with names, and in their form: that all batches may have any size."""
-    free = tree_map_only(torch.Tensor, lambda one: {0: torch.export.Dim.AUTO}, example)
+    if isinstance(example, Mapping):
+        example = dict(example)  # of a class of its own, such as a tokenizer's, nothing is free
+    auto = torch.export.Dim.AUTO
+    free = tree_map(lambda one: {0: auto} if torch.is_tensor(one) else None, example)
     if isinstance(example, Mapping):
         return (), dict(example), free
     return arguments(example), None, arguments(free)
@@ -195,11 +204,13 @@ def _of_any_batch(write: Callable[[Any, bool], Run], model: nn.Module, context: 
     if context.example is None:
         raise ConfigError("this kind of file needs example inputs", where="Context.example")
     with suppress(Exception):  # whatever other batches meet: then it is the example's alone
-        twice = tree_map_only(torch.Tensor, lambda one: torch.cat([one, one]), context.example)
+        example = context.example
+        example = dict(example) if isinstance(example, Mapping) else example
+        twice = tree_map_only(torch.Tensor, lambda one: torch.cat([one, one]), example)
         run = write(twice, True)
-        found = max(_difference(model, run, one) for one in (twice, context.example))
-        if found <= TOLERANCE:
-            return found, True
+        found = [_difference(model, run, one) for one in (twice, context.example)]
+        if all(one <= TOLERANCE for one in found):  # not of their largest, which a NaN is not
+            return max(found), True
     return _difference(model, write(context.example, False), context.example), False
 
 
@@ -226,11 +237,18 @@ def _difference(model: nn.Module, run: Run, inputs: Any) -> float:
     worst = 0.0
     for one, two in zip(wanted, found, strict=True):
         if one.size:
-            largest = float(np.abs(one).max()) or 1.0
-            worst = max(worst, float(np.abs(one - two).max()) / largest)
+            # The same infinity, as of a mask, is no difference; a NaN is one that stays one.
+            with np.errstate(invalid="ignore"):
+                apart = np.where(one == two, 0.0, np.abs(one - two)).max()
+            largest = np.abs(one[np.isfinite(one)]).max(initial=0.0) or 1.0
+            worst = float(np.maximum(worst, apart / largest))
     return worst
 
 
 def _outputs(found: Any) -> list[Array]:
-    flat, _ = tree_flatten(found)
-    return [one.detach().cpu().double().numpy() for one in flat if torch.is_tensor(one)]
+    return [one.detach().cpu().double().numpy() for one in _tensors(found)]
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    flat, _ = tree_flatten(dict(tree) if isinstance(tree, Mapping) else tree)
+    return [one for one in flat if torch.is_tensor(one)]

@@ -162,11 +162,12 @@ def _proved(
     """The pairs without those whose layer does more with its weight than torch's would."""
     plain = {kind.forward for kind in _TORCHS}
     odd = {path: one for path, one in pairs.items() if type(one).forward not in plain}
-    seen: dict[int, torch.Tensor] = {}
-    hooks = [
-        one.register_forward_pre_hook(lambda module, inputs: seen.update({id(module): inputs[0]}))
-        for one in odd.values()
-    ]
+    seen: dict[int, tuple[Any, Any]] = {}
+
+    def keep(module: nn.Module, inputs: Any, named: Any) -> None:
+        seen[id(module)] = inputs, named
+
+    hooks = [one.register_forward_pre_hook(keep, with_kwargs=True) for one in odd.values()]
     try:
         if hooks and context.example is not None:
             outputs_of(model, context)
@@ -176,15 +177,15 @@ def _proved(
     wrong = {
         path
         for path, one in odd.items()
-        if id(one) not in seen or not _becomes_one(one, model.get_submodule(path), seen[id(one)])
+        if id(one) not in seen or not _becomes_one(one, model.get_submodule(path), *seen[id(one)])
     }
     return {path: one for path, one in pairs.items() if path not in wrong}
 
 
 @torch.no_grad()
-def _becomes_one(before: nn.Module, norm: nn.Module, inputs: torch.Tensor) -> bool:
-    wanted = copy.deepcopy(norm).eval()(copy.deepcopy(before).eval()(inputs))
-    apart = (_fused(before, norm).eval()(inputs) - wanted).abs().max()
+def _becomes_one(before: nn.Module, norm: nn.Module, inputs: Any, named: Any) -> bool:
+    wanted = copy.deepcopy(norm).eval()(copy.deepcopy(before).eval()(*inputs, **named))
+    apart = (_fused(before, norm).eval()(*inputs, **named) - wanted).abs().max()
     return bool(apart <= _TOLERANCE * wanted.abs().max())
 
 
@@ -202,6 +203,8 @@ def _pairs(model: nn.Module, graph: fx.Graph) -> Iterator[tuple[str, nn.Module]]
     modules = dict(model.named_modules())
     calls = Counter(id(modules[str(n.target)]) for n in graph.nodes if n.op == "call_module")
     shared = _shared(model)
+    # Layers whose weights are used elsewhere too, and shall not become others.
+    read = {str(n.target).rpartition(".")[0] for n in graph.nodes if n.op == "get_attr"}
     for node in graph.nodes:
         if node.op != "call_module" or not isinstance(modules[str(node.target)], _NORMS):
             continue
@@ -209,6 +212,8 @@ def _pairs(model: nn.Module, graph: fx.Graph) -> Iterator[tuple[str, nn.Module]]
         if not isinstance(fed, fx.Node) or fed.op != "call_module" or len(fed.users) != 1:
             continue
         before, norm = modules[str(fed.target)], modules[str(node.target)]
+        if {str(fed.target), str(node.target)} & read:
+            continue
         once = calls[id(before)] == 1 and calls[id(norm)] == 1 and not shared & _held(before)
         if once and _fits(before, norm):
             yield str(node.target), before

@@ -306,9 +306,13 @@ def without_inputs(model: nn.Module, gone: Mapping[str, Sequence[int]]) -> nn.Mo
     for path, inputs in gone.items():
         layer = twin.get_submodule(path)
         weight: Any = layer.weight
-        transposed = bool(getattr(layer, "transposed", False))
-        # A transposed convolution has its inputs in front.
-        weight[list(inputs) if transposed else (slice(None), list(inputs))] = 0.0
+        if getattr(layer, "transposed", False):  # inputs are in front
+            weight[list(inputs)] = 0.0
+            continue
+        columns, rows = weight.shape[1], weight.shape[0] // getattr(layer, "groups", 1)
+        for one in inputs:  # of a grouped convolution each group has its own, side by side
+            group, column = divmod(one, columns)
+            weight[group * rows : (group + 1) * rows, column] = 0.0
     return twin
 
 

@@ -31,7 +31,7 @@ class LowRank(Technique):
     """Linear layers and convolutions are replaced by two, by singular value decomposition.
 
     A layer whose weight others read too, as torch's encoder does, stays; the context's example
-    tells which do.
+    tells which do. Without one that is not known, and such a model cannot be run afterwards.
 
     Args:
         rank: of every layer; where it saves nothing, the layer stays.
@@ -311,16 +311,18 @@ class _Watched(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
-        self.asked = ""
+        self.why = ""
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         """What the layer computes."""
-        return self.layer(*inputs)
+        if named:  # which one of two in its place would not take
+            self.why = self.why or "the model names its arguments"
+        return self.layer(*inputs, **named)
 
     def __getattr__(self, name: str) -> Any:
         if name == "layer":
             return super().__getattr__(name)
-        self.asked = self.asked or name
+        self.why = self.why or f"the model reads its {name}"
         return getattr(self.layer, name)
 
 
@@ -347,7 +349,7 @@ def read_by_others(model: nn.Module, layers: Sequence[Layer], context: Context) 
     finally:
         for path, one in watched.items():
             replace_layer(model, path, one.layer)
-    return {path: f"the model reads its {one.asked}" for path, one in watched.items() if one.asked}
+    return {path: one.why for path, one in watched.items() if one.why}
 
 
 def _weight(module: nn.Module) -> torch.Tensor:

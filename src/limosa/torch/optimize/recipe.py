@@ -139,8 +139,10 @@ class Recipe:
             ConfigError: a stage is impossible.
         """
         self.rows, self.data = [], None
-        settings = f"{self.seed} {self.quality} {_name(self.criterion)}"
-        key = _digest(f"{limosa.__version__} {settings} {model!r}", model)
+        settings = f"{limosa.__version__} {self.seed} {self.quality} {model!r}"
+        if folder is not None:
+            settings += f" {_trained(model)} {_bytes_of(self.criterion).hex()}"
+        key = _digest(settings, model)
         done = _Done(model)
         self._add(done, "start", context, metric, time.monotonic())
         for number, stage in enumerate(self.stages, 1):
@@ -239,10 +241,21 @@ def _after(done: _Done, found: Optimized, model: nn.Module) -> _Done:
     return _Done(model, masks, needs, refused, found.data)
 
 
-def _name(function: Any) -> str:
-    """The same in the next process, which the address in a function's repr is not."""
-    named = hasattr(function, "__qualname__")
-    return f"{function.__module__}.{function.__qualname__}" if named else repr(function)
+def _bytes_of(criterion: Criterion) -> bytes:
+    """A function by its name, a module or a partial with its settings."""
+    try:
+        return pickle.dumps(criterion)
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise ConfigError(
+            "this criterion cannot be told from another", found=str(error)[:200],
+            remedy="define it in a module, or give no folder",
+        ) from None  # fmt: skip
+
+
+def _trained(model: nn.Module) -> str:
+    """What of a model is trained, and what is in training, as training heeds both."""
+    free = [one.requires_grad for one in model.parameters()]
+    return f"{free} {[one.training for one in model.modules()]}"
 
 
 def _digest(settings: str, model: nn.Module | None) -> str:

@@ -21,7 +21,7 @@ from torch import nn
 from limosa.errors import ConfigError
 from limosa.torch.optimize.encoding import near_lossless
 from limosa.torch.optimize.gradients import mean_gradients
-from limosa.torch.optimize.guard import Context, evaluation, guard
+from limosa.torch.optimize.guard import Context, check_runs, evaluation, guard
 from limosa.torch.optimize.low_rank import LowRank, read_by_others
 from limosa.torch.optimize.pruning import MagnitudePruning
 from limosa.torch.optimize.rounding import LinearRounding
@@ -112,6 +112,7 @@ class Search:
         self._layers, self.refused = split_layers(model, only, exclude, why_not)
         if not self._layers:
             raise ConfigError("no layer can be changed", where="Search")
+        check_runs(model, context)
         self._read = read_by_others(model, self._layers, context) if ranks else {}
         self.before = metric(model)
         self._fine: dict[tuple[str, float, int], list[Option]] = {}

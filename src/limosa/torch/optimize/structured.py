@@ -99,7 +99,13 @@ class StructuredPruning(Technique):
             if isinstance(module, LAYERS) and module not in chosen
         ]
         with _following():
-            frozen = [*others, *_outputs_of(tp, model, context, attention)]
+            ends, split = _outputs_of(tp, model, context, attention)
+        frozen = [*others, *ends, *split]
+        refused += [
+            Refusal(layer.path, "its outputs are taken apart: parts of them cannot go alone")
+            for layer in layers
+            if layer.module in split
+        ]
         pruner = self._pruner(tp, model, context, frozen)
         if self.importance == "data":
             for _ in backward_passes(model, context, "importance by data", add_up=True):
@@ -158,15 +164,17 @@ def _following() -> Iterator[None]:
 
 def _outputs_of(
     tp: Any, model: nn.Module, context: Context, attention: AbstractSet[nn.Module]
-) -> list[nn.Module]:
+) -> tuple[list[nn.Module], list[nn.Module]]:
     """Layers whose outputs are, or are added to, outputs of the whole network, or go into
-    recurrent layers, which stay as they are.
+    recurrent layers, which stay as they are; and layers of which several outputs depend on each
+    other, as where the halves of one are multiplied: each half would take what the other chose.
 
     Those of *attention* are never pruned, and not looked at: what depends on them is not found in
     finite time where positions are rotated into queries and keys.
     """
     graph = tp.DependencyGraph().build_dependency(model, context.example)
     found: list[nn.Module] = []
+    split: list[nn.Module] = []
     for path, module in named_modules(model, LAYERS, "", ""):
         if module not in graph.module2node:
             # What it needs is not known, and it may be used with other inputs.
@@ -189,7 +197,14 @@ def _outputs_of(
         ]
         if ends:
             found.append(module)
-    return found
+        elif any(
+            dependency.target.module is module
+            and len(set(places)) > 1
+            and graph.is_out_channel_pruning_fn(dependency.handler)
+            for dependency, places in group
+        ):
+            split.append(module)
+    return found, split
 
 
 def _prune(pruner: Any, model: nn.Module) -> tuple[dict[str, tuple[int, ...]], bool]:
