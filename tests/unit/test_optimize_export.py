@@ -62,6 +62,45 @@ def test_a_model_for_one_size_is_written_for_that(tmp_path):
     assert max(one.difference for one in done[1:]) < 1e-5
 
 
+class Nearly(nn.Module):
+    """What it computes for a batch of any size but 1 is a little else once it is exported."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.layer(x) * (1 if torch.compiler.is_exporting() else 1.001)
+
+
+def test_the_tolerance_is_the_users_for_any_batch_too(tmp_path):
+    context = Context(torch.randn(4, 6))
+    with pytest.raises(ConfigError, match="something else"):
+        export(Nearly().eval(), tmp_path, ["pt2"], context)
+    (done,) = export(Nearly().eval(), tmp_path, ["pt2"], context, tolerance=1e-2)
+    assert done.any_batch
+    assert done.difference > 1e-4
+
+
+class Shifted(nn.Module):
+    """Becomes a file that onnxruntime reads, and cannot run for a batch of 4."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.shift = nn.Linear(6, 3), nn.Parameter(torch.ones(8, 3))
+
+    def forward(self, x):
+        places = x.shape[0]
+        found = self.layer(x.reshape(places // 4, 4, 6)).reshape(-1, 3)
+        return found + (self.shift if places == 8 else self.shift[:4])
+
+
+def test_a_try_that_fails_says_nothing_on_stderr(tmp_path, capfd):
+    (done,) = export(Shifted().eval(), tmp_path, ["onnx"], Context(torch.randn(4, 6)))
+    assert not done.any_batch
+    assert capfd.readouterr().err == ""
+
+
 def test_arguments_keep_their_names(tmp_path):
     torch.manual_seed(0)
     net = Named().eval()

@@ -47,6 +47,25 @@ def generator():
     yield from loader()
 
 
+class Rows:  # a sequence by the old protocol: no __iter__
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        if index >= 8:
+            raise IndexError(index)
+        return INPUTS[32 * index : 32 * index + 32], TARGETS[32 * index : 32 * index + 32]
+
+
+def one_by_one(found, wanted):
+    return (found - wanted).square()
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+
+
 def scalar():
     return 7
 
@@ -93,7 +112,7 @@ def run(text):
     return CliRunner().invoke(group, ["optimize", "recipe.toml", "-o", "small", "--json"])
 
 
-@pytest.mark.parametrize("batches", ["loader", "stream", "generator"])
+@pytest.mark.parametrize("batches", ["loader", "stream", "generator", "Rows"])
 def test_a_regression_from_what_gives_batches(shop, batches):
     done = run(RECIPE.replace(":loader", f":{batches}"))
     assert done.exit_code == 0, done.output
@@ -127,10 +146,20 @@ def test_a_criterion_may_be_a_class_or_a_module(shop, name):
     assert rows[0]["metric"] < 4 * rows[1]["metric"] < 0
 
 
-def test_what_is_no_criterion(shop):
-    done = run(RECIPE.replace("torch.nn.functional:mse_loss", "regression_shop:READ"))
+@pytest.mark.parametrize("name", ["READ", "Scaled"])
+def test_what_is_no_criterion(shop, name):
+    done = run(RECIPE.replace("torch.nn.functional:mse_loss", f"regression_shop:{name}"))
     assert isinstance(done.exception, ConfigError)
     assert "a function of outputs and labels" in str(done.exception)
+
+
+@pytest.mark.parametrize("training", ["epochs = 20", 'epochs = 1, teacher = "first"'])
+def test_a_criterion_of_several_numbers(shop, training):
+    recipe = RECIPE.replace("torch.nn.functional:mse_loss", "regression_shop:one_by_one")
+    done = run(recipe.replace("epochs = 20", training))
+    assert isinstance(done.exception, ConfigError)
+    assert "one number" in str(done.exception)
+    assert "(32, 2)" in str(done.exception)
 
 
 def test_no_such_criterion(shop):

@@ -122,6 +122,34 @@ def test_calibrated_rounding_touches_what_it_may(context):
         optimize.CalibratedRounding()
 
 
+def test_calibrated_rounding_reads_no_more_than_it_looks_at(context):
+    read = []
+
+    def endless():
+        while True:
+            read.append(context.batches[len(read) % 8])
+            yield read[-1]
+
+    done = optimize.CalibratedRounding(bits=3, samples=40).apply(
+        plain(), Context(context.example, endless())
+    )
+    assert len(read) == 2, "batches of 32"
+    few = optimize.CalibratedRounding(bits=3, samples=40).apply(plain(), context)
+    for one, two in zip(done.model.parameters(), few.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_loss_of_several_numbers_is_refused(context):
+    def loss(model, batch):
+        return functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+    many = Context(context.example, context.batches, loss)
+    with pytest.raises(
+        ConfigError, match=r"Context.loss: a loss is one number; found shape \(32,\)"
+    ):
+        optimize.SaliencyPruning(0.5).apply(plain(), many)
+
+
 def test_low_rank_spends_flops_where_weights_are_used_often(context):
     torch.manual_seed(0)
     # The same weights and singular values, but one layer is used at 64 places.

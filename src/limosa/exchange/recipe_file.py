@@ -209,7 +209,10 @@ def _batches(found: Mapping[str, Any], name: str) -> tuple[Iterable[Any], Any]:
     made = made() if callable(made) else made
     # They are gone through many times: a DataLoader is read anew for each epoch, not kept here.
     batches = list(made) if isinstance(made, Iterator) else made
-    first = next(iter(batches), None) if isinstance(batches, Iterable) else batches
+    try:  # not asked whether it is an Iterable: a sequence may have __getitem__ alone
+        first = next(iter(batches), None)
+    except TypeError:
+        first = batches
     if not isinstance(first, tuple | list) or len(first) != 2:
         raise ConfigError(
             "no batches", where=name, found=f"a first one of type {type(first).__name__}",
@@ -229,11 +232,16 @@ def _criterion(found: Mapping[str, Any]) -> Criterion:
     if "criterion" not in found:
         return functional.cross_entropy
     made: Any = find(str(found["criterion"]), "criterion")
-    made = made() if isinstance(made, type) else made
-    if not callable(made):
+    try:
+        made = made() if isinstance(made, type) else made
+        found_instead = "" if callable(made) else repr(made)
+    except TypeError as error:
+        found_instead = str(error)
+    if found_instead:
         raise ConfigError(
-            "no criterion", where="criterion", found=repr(made)[:200],
-            allowed="a function of outputs and labels, or a class of such",
+            "no criterion", where="criterion", found=found_instead[:200],
+            allowed="a function of outputs and labels, or a class of such that needs no settings",
+            remedy="name a function of your own that calls it with its settings",
         )  # fmt: skip
     criterion: Criterion = made
     return criterion

@@ -51,7 +51,7 @@ class Data:
         for batch in self.batches:
             if left <= 0:
                 return
-            count = int(min(_length(batch), left))
+            count = int(min(length_of(batch), left))
             left -= count
             for start in range(0, count, size):
                 yield _map(batch, partial(_cut, slice(start, min(start + size, count))))
@@ -114,7 +114,15 @@ def _ready(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
     return (tensor.clone() if tensor.is_inference() else tensor).to(device)
 
 
-def _length(batch: Batch) -> int:
+def length_of(batch: Batch) -> int:
+    """How many samples a batch has.
+
+    Raises:
+        ConfigError: its tensors differ in that, or it holds what no model takes.
+
+    >>> length_of((torch.zeros(5, 3), torch.zeros(5)))
+    5
+    """
     lengths: set[int] = set()
 
     def note(tensor: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from glob import escape
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from torch import nn
 
 from limosa.errors import ConfigError
 from limosa.torch.calibrate import calibrate
+from limosa.torch.calibration.samples import length_of
 from limosa.torch.calibration.views import views_of
 from limosa.torch.optimize.guard import Context
 from limosa.torch.optimize.technique import (
@@ -43,7 +44,7 @@ class CalibratedRounding(Technique):
         bits: entropy of a weight that is not 0 already, on average, or
         divergence: in nats, of the outputs; exactly one of both.
         output: "classes" or "values", what the model gives.
-        samples: how many to look at; None for all.
+        samples: how many to look at; None for all. No more than these are taken of the batches.
         tune: rounds in which biases and norms make good what rounding did.
         seed: of the random draws.
         inputs_of: a batch's inputs; the first part unless told otherwise.
@@ -76,7 +77,7 @@ class CalibratedRounding(Technique):
         check_choice("output", self.output, ("classes", "values"))
 
     def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
-        inputs = [self.inputs_of(batch) for batch in context.batches]
+        inputs = self._inputs(context.batches)
         if not inputs:
             raise ConfigError("calibrated rounding needs batches", where="Context", found="none")
         chosen = {layer.name for layer in layers}
@@ -95,6 +96,17 @@ class CalibratedRounding(Technique):
             what = f"a step of {found.steps[layer.name]:.3g}"
             changes.append(Change(layer.path, what, before[layer.path], nonzeros(layer.weight)))
         return Optimized(model, tuple(changes), tuple(refused))
+
+    def _inputs(self, batches: Iterable[Any]) -> list[Any]:
+        """Held, for a loader that shuffles gives other samples each time it is gone through."""
+        held: list[Any] = []
+        count = 0
+        for batch in batches:
+            held.append(self.inputs_of(batch))
+            count += length_of(held[-1])
+            if self.samples is not None and count >= self.samples:
+                break
+        return held
 
     def _bits(self, layers: Sequence[Layer]) -> float | None:
         """Per weight, zeros that stay counted: their share costs as a mask does, apart."""

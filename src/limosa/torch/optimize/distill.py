@@ -19,10 +19,11 @@ from torch.utils.hooks import RemovableHandle
 
 from limosa.errors import ConfigError
 from limosa.torch.calibration.samples import scores
-from limosa.torch.optimize.guard import call, evaluation
+from limosa.torch.optimize.guard import call, evaluation, one_number
 
 Batch = tuple[Any, Any]
-#: The loss of outputs beside labels, with a gradient. Of what has ``logits`` it is given those.
+#: The loss of outputs beside labels: one number, with a gradient. Of outputs that have an
+#: attribute ``logits``, as those of transformers, it is given these.
 Criterion = Callable[[Any, Any], torch.Tensor]
 
 
@@ -96,14 +97,15 @@ class Distillation:
             labels: what the criterion takes: classes, of int64, for cross entropy.
 
         Raises:
-            ConfigError: soft targets of a model that gives more than one tensor.
+            ConfigError: soft targets of a model that gives more than one tensor; a criterion that
+                gives more than one number.
         """
         with torch.no_grad(), evaluation(self.teacher):
             wanted = scores(call(self.teacher, inputs))
         found = scores(call(self.student, inputs))
         parts = []
         if self.hard:
-            parts.append(self.hard * self.criterion(found, labels))
+            parts.append(self.hard * one_number(self.criterion(found, labels), "criterion"))
         if self.soft:
             parts.append(self.soft * self._soft_loss(found, wanted))
         for ours, theirs in self.layers.items():
@@ -160,10 +162,13 @@ def label_loss(
 ) -> torch.Tensor:
     """The criterion of what a model makes of inputs, beside labels.
 
+    Raises:
+        ConfigError: it gives more than one number.
+
     >>> float(label_loss(nn.Identity(), torch.ones(2), torch.zeros(2), functional.mse_loss))
     1.0
     """
-    return criterion(scores(call(model, inputs)), labels)
+    return one_number(criterion(scores(call(model, inputs)), labels), "criterion")
 
 
 def soft_loss(found: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -214,7 +219,8 @@ def fit(
         progress: is called after each epoch.
 
     Raises:
-        ConfigError: the loss became NaN or infinite, or there are no batches.
+        ConfigError: the loss became NaN or infinite, or is not one number, or there are no
+            batches.
     """
     trained = [one for one in parameters if one.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=rate)
@@ -225,7 +231,7 @@ def fit(
         total, count = 0.0, 0
         for inputs, labels in batches:
             optimizer.zero_grad()
-            found = loss(inputs, labels)
+            found = one_number(loss(inputs, labels), "loss")
             if not bool(found.isfinite()):
                 raise ConfigError(
                     "the loss is no number any more", where=f"epoch {epoch + 1}",

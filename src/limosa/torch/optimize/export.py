@@ -95,7 +95,7 @@ def export(
             if kind == "limosa" and data is not None:
                 beside.write_bytes(data)
             else:
-                ran = _WRITERS[kind](twin, beside, context)
+                ran = _WRITERS[kind](twin, beside, context, tolerance)
             difference, any_batch = ran or (None, None)
             if difference is not None and not difference <= tolerance:
                 raise ConfigError(
@@ -107,7 +107,7 @@ def export(
     return done
 
 
-def _safetensors(model: nn.Module, path: Path, context: Context) -> None:
+def _safetensors(model: nn.Module, path: Path, context: Context, tolerance: float) -> None:
     state, metadata = flat_state(model)
     tensors = {name: to_tensor(name, one) for name, one in state.items()}
     bundle = bundle_from_tensors(tensors, {"format": "pt", **(metadata or {})})
@@ -117,12 +117,12 @@ def _safetensors(model: nn.Module, path: Path, context: Context) -> None:
         restorer.finish()
 
 
-def _limosa(model: nn.Module, path: Path, context: Context) -> None:
+def _limosa(model: nn.Module, path: Path, context: Context, tolerance: float) -> None:
     state, metadata = flat_state(model)
     save_file(state, path, metadata)
 
 
-def _pt2(model: nn.Module, path: Path, context: Context) -> Ran:
+def _pt2(model: nn.Module, path: Path, context: Context, tolerance: float) -> Ran:
     def write(example: Any, any_batch: bool) -> Run:
         args, kwargs, free = _call_of(example)
         try:
@@ -137,15 +137,18 @@ def _pt2(model: nn.Module, path: Path, context: Context) -> Ran:
         read = torch.export.load(path).module()
         return lambda inputs: call(read, inputs)
 
-    return _of_any_batch(write, model, context)
+    return _of_any_batch(write, model, context, tolerance)
 
 
-def _onnx(model: nn.Module, path: Path, context: Context) -> Ran:
+def _onnx(model: nn.Module, path: Path, context: Context, tolerance: float) -> Ran:
     try:
         import onnxruntime
         import onnxscript  # noqa: F401, by which torch writes ONNX
     except ModuleNotFoundError:
         raise MissingExtraError.for_extra("export", "writing ONNX") from None
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is told as an error, or tried in another way
 
     def write(example: Any, any_batch: bool) -> Run:
         args, kwargs, free = _call_of(example)
@@ -159,7 +162,9 @@ def _onnx(model: nn.Module, path: Path, context: Context) -> Ran:
                     model, args, str(path), kwargs=kwargs, input_names=plain, dynamo=True,
                     dynamic_shapes=free if any_batch else None, external_data=False, verbose=False,
                 )  # fmt: skip
-            session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # an operator without a counterpart, or without a kernel
             raise ConfigError(
                 "the model cannot be written as ONNX", where=path.name, found=_short(error)
@@ -178,7 +183,7 @@ def _onnx(model: nn.Module, path: Path, context: Context) -> Ran:
 
         return run
 
-    return _of_any_batch(write, model, context)
+    return _of_any_batch(write, model, context, tolerance)
 
 
 def _short(error: Exception) -> str:
@@ -199,7 +204,9 @@ def _call_of(example: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None, Any]
     return arguments(example), None, arguments(free)
 
 
-def _of_any_batch(write: Callable[[Any, bool], Run], model: nn.Module, context: Context) -> Ran:
+def _of_any_batch(
+    write: Callable[[Any, bool], Run], model: nn.Module, context: Context, tolerance: float
+) -> Ran:
     """Written for batches of any size where that computes the same, else for the example's."""
     if context.example is None:
         raise ConfigError("this kind of file needs example inputs", where="Context.example")
@@ -209,7 +216,7 @@ def _of_any_batch(write: Callable[[Any, bool], Run], model: nn.Module, context: 
         twice = tree_map_only(torch.Tensor, lambda one: torch.cat([one, one]), example)
         run = write(twice, True)
         found = [_difference(model, run, one) for one in (twice, context.example)]
-        if all(one <= TOLERANCE for one in found):  # not of their largest, which a NaN is not
+        if all(one <= tolerance for one in found):  # not of their largest, which a NaN is not
             return max(found), True
     return _difference(model, write(context.example, False), context.example), False
 
@@ -220,7 +227,7 @@ def _names(example: Any) -> list[str]:
     return [f"input{number}" for number in range(len(arguments(example)))]
 
 
-_WRITERS: dict[str, Callable[[nn.Module, Path, Context], Ran | None]] = {
+_WRITERS: dict[str, Callable[[nn.Module, Path, Context, float], Ran | None]] = {
     "safetensors": _safetensors,
     "limosa": _limosa,
     "pt2": _pt2,

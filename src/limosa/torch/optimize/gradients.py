@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from limosa.errors import ConfigError
-from limosa.torch.optimize.guard import Context, evaluation
+from limosa.torch.optimize.guard import Context, evaluation, one_number
 from limosa.torch.optimize.technique import Layer, is_plain
 
 
@@ -22,7 +22,7 @@ def backward_passes(
         add_up: whether those of earlier batches stay in them.
 
     Raises:
-        ConfigError: the context has no batches, or no loss.
+        ConfigError: the context has no batches, or no loss, or one that is several numbers.
     """
     if context.loss is None:
         raise ConfigError(f"{what} needs batches and a loss", where="Context")
@@ -37,7 +37,8 @@ def backward_passes(
             if not add_up:
                 model.zero_grad(set_to_none=True)
             with evaluation(model):
-                context.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+                loss = one_number(context.loss(model, batch), "Context.loss")
+                loss.backward()  # type: ignore[no-untyped-call]
             count += 1
             yield
     finally:

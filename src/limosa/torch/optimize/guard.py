@@ -38,6 +38,24 @@ class Context:
     refusals: Literal["skip", "stop"] = "skip"
 
 
+def one_number(loss: Any, where: str) -> torch.Tensor:
+    """A loss as a scalar, from which gradients can go back.
+
+    Raises:
+        ConfigError: it is no tensor, or several numbers.
+
+    >>> one_number(torch.ones(1), "criterion")
+    tensor(1.)
+    """
+    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
+        return loss.reshape(())
+    found = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+    raise ConfigError(
+        "a loss is one number", where=where, found=found, allowed="a tensor of one number",
+        remedy="take the mean over the batch",
+    )  # fmt: skip
+
+
 @torch.no_grad()
 def check_runs(model: nn.Module, context: Context) -> None:
     """Refuse an example that the model as it was given does not take.
