@@ -138,3 +138,12 @@ def test_the_files_of_an_integer_model(wide, tmp_path):
         assert file.metadata()["2.weight"] == metadata["2.weight"]
     with pytest.raises(ConfigError, match="no such choice"):
         optimize.IntegerKernels("int4")
+
+
+def test_a_torchao_for_another_torch_is_told(monkeypatch):
+    def import_module(name):
+        raise AttributeError("module 'torch.utils._pytree' has no attribute 'register_constant'")
+
+    monkeypatch.setattr("limosa.torch.optimize.kernels.import_module", import_module)
+    with pytest.raises(ConfigError, match="release of torchao made for torch"):
+        optimize.IntegerKernels().apply(nn.Sequential(nn.Linear(64, 64)))

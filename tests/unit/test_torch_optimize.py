@@ -52,6 +52,7 @@ TECHNIQUES = [
     optimize.SaliencyPruning(0.5, order=2),
     optimize.LowRank(energy=0.7),
     optimize.LowRank(budget=0.4, form="spatial"),
+    optimize.LowRank(budget=0.5, round_to=2),
     optimize.LinearRounding(4),
     optimize.LinearRounding(8, by_row=True),
     optimize.CodebookRounding(8),
@@ -185,6 +186,29 @@ def test_low_rank_is_smaller_and_does_less(net, context):
     assert after.parameters < before.parameters
     assert after.flops < before.flops
     assert after.nbytes < before.nbytes
+
+
+@pytest.mark.parametrize("settings", [{"energy": 0.6}, {"budget": 0.5}])
+def test_ranks_are_multiples(settings):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(24, 64, 3), nn.Conv2d(64, 40, 3), nn.Flatten(), nn.Linear(40, 5))
+    technique = optimize.LowRank(**settings, form="spatial", round_to=8)
+    done = technique.apply(net, Context(torch.randn(2, 24, 5, 5)))
+    assert [change.layer for change in done.changes] == ["0", "1"]
+    assert all(done.model[place][0].out_channels % 8 == 0 for place in (0, 1))
+    assert [refusal.layer for refusal in done.refused] == ["3"], "8 is above its full rank"
+    kept, whole = [
+        sum(p.numel() for p in model[:2].parameters() if p.dim() > 1) for model in (done.model, net)
+    ]
+    if "budget" in settings:
+        assert 0.3 < kept / whole <= 0.5
+    if "energy" in settings:
+        for place in (0, 1):
+            weight = net[place].weight.detach().permute(0, 3, 1, 2)
+            s = torch.linalg.svdvals(weight.flatten(2).flatten(0, 1))
+            rank = done.model[place][0].out_channels
+            share = s.square().cumsum(0) / s.square().sum()
+            assert share[rank - 1] >= 0.6 > share[rank - 9]
 
 
 def test_bytes_are_kept_to():
@@ -321,6 +345,8 @@ def test_refused_layers_are_skipped_and_told():
         lambda: optimize.LowRank(rank=2, energy=0.5),
         lambda: optimize.LowRank(rank=0),
         lambda: optimize.LowRank(energy=2),
+        lambda: optimize.LowRank(energy=0.5, round_to=0),
+        lambda: optimize.LowRank(rank=12, round_to=8),
         lambda: optimize.LinearRounding(1),
         lambda: optimize.CodebookRounding(1),
         lambda: optimize.GradualPruning(optimize.MagnitudePruning(0.5), steps=0),

@@ -136,7 +136,9 @@ def _packed(graph: fx.Graph, leaves: list[Any], spec: pytree.TreeSpec) -> Any:
 
 def _is_other(part: Any) -> bool:
     """Whether a container is of a class of its own."""
-    is_container = isinstance(part, (Mapping, tuple, list)) or not pytree.tree_is_leaf(part)
+    # Not tree_is_leaf, which torch has since 2.7.
+    is_leaf = pytree.tree_structure(part).is_leaf()
+    is_container = isinstance(part, (Mapping, tuple, list)) or not is_leaf
     return is_container and type(part) not in (dict, tuple, list)
 
 

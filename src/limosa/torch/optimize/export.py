@@ -129,12 +129,12 @@ def _pt2(model: nn.Module, path: Path, context: Context, tolerance: float) -> Ra
             program = torch.export.export(
                 model, args, kwargs, dynamic_shapes=free if any_batch else None
             )
-        except Exception as error:  # whatever the tracer meets
+            torch.export.save(program, path)
+            read = torch.export.load(path).module()
+        except Exception as error:  # whatever the tracer meets, or the file does not bear
             raise ConfigError(
                 "the model cannot be exported", where=path.name, found=_short(error)
             ) from error
-        torch.export.save(program, path)
-        read = torch.export.load(path).module()
         return lambda inputs: call(read, inputs)
 
     return _of_any_batch(write, model, context, tolerance)

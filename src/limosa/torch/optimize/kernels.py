@@ -11,12 +11,13 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from limosa.errors import MissingExtraError
+from limosa.errors import ConfigError, MissingExtraError
 from limosa.torch.optimize.guard import Context
 from limosa.torch.optimize.technique import (
     Change,
@@ -44,6 +45,7 @@ class IntegerKernels(Technique):
 
     Raises:
         MissingExtraError: torchao is not installed.
+        ConfigError: it is not made for the torch that is.
 
     >>> model = nn.Sequential(nn.Linear(64, 64)).eval()
     >>> done = IntegerKernels().apply(model, Context(torch.ones(1, 64)))
@@ -73,17 +75,17 @@ class IntegerKernels(Technique):
         return why
 
     def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
-        torchao = _library()
+        quantization = _imported("torchao.quantization", "integer kernels")
         config = (
-            torchao.quantization.Int8DynamicActivationInt8WeightConfig(version=2)
+            quantization.Int8DynamicActivationInt8WeightConfig(version=2)
             if self.activations == "int8"
-            else torchao.quantization.Int8WeightOnlyConfig(version=2)
+            else quantization.Int8WeightOnlyConfig(version=2)
         )
         chosen = {layer.path for layer in layers}
         before = {layer.path: nonzeros(layer.weight) for layer in layers}
         for layer in layers:
             layer.weight.requires_grad_(False)
-        torchao.quantization.quantize_(model, config, lambda module, path: path in chosen)
+        quantization.quantize_(model, config, lambda module, path: path in chosen)
         changes = [
             Change(path, f"int8, {self.activations} activations", count, count)
             for path, count in before.items()
@@ -130,23 +132,28 @@ def set_flat_state(
     )
 
 
-def _library() -> Any:
-    try:
-        with quiet("torchao", "torch.utils._pytree"):
-            import torchao
-            import torchao.quantization
-    except ImportError:
-        raise MissingExtraError.for_extra("optimize", "integer kernels") from None
-    return torchao
-
-
 def _support() -> Any:
+    return _imported("torchao.prototype.safetensors.safetensors_support", "tensors of torchao")
+
+
+def _imported(name: str, what: str) -> Any:
+    """A module of torchao.
+
+    Raises:
+        MissingExtraError: torchao is not installed.
+        ConfigError: it is one for another torch: it requires none, so that pip takes any.
+    """
     try:
         with quiet("torchao", "torch.utils._pytree"):
-            from torchao.prototype.safetensors import safetensors_support
-    except ImportError:
-        raise MissingExtraError.for_extra("optimize", "tensors of torchao") from None
-    return safetensors_support
+            return import_module(name)
+    except ModuleNotFoundError:
+        raise MissingExtraError.for_extra("optimize", what) from None
+    except Exception as error:  # whatever a torch of another age lacks
+        raise ConfigError(
+            f"{what} need a torchao that goes with torch", where="torchao",
+            found=f"{type(error).__name__}: {error}"[:300],
+            remedy=f"install the release of torchao made for torch {torch.__version__}",
+        ) from error  # fmt: skip
 
 
 @contextmanager
