@@ -112,6 +112,7 @@ OPTIMIZE = [
     "StructuredPruning",
     "Student",
     "Technique",
+    "TrainedSearch",
     "fit",
     "flat_state",
     "measure",

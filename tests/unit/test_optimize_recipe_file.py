@@ -7,6 +7,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+import limosa.torch
 from limosa.cli.main import group
 from limosa.errors import ConfigError
 
@@ -106,10 +107,10 @@ def shop(tmp_path, monkeypatch):
     sys.modules.pop("regression_shop", None)
 
 
-def run(text):
+def run(text, *more):
     with open("recipe.toml", "w", encoding="utf-8") as file:
         file.write(text)
-    return CliRunner().invoke(group, ["optimize", "recipe.toml", "-o", "small", "--json"])
+    return CliRunner().invoke(group, ["optimize", "recipe.toml", "-o", "small", "--json", *more])
 
 
 @pytest.mark.parametrize("batches", ["loader", "stream", "generator", "Rows"])
@@ -166,3 +167,40 @@ def test_no_such_criterion(shop):
     done = run(RECIPE.replace("mse_loss", "mse_los"))
     assert isinstance(done.exception, ConfigError)
     assert "mse_los" in str(done.exception)
+
+
+SEARCH = """
+[search]
+steps = 2
+exclude = "^2$"
+train = { epochs = 8, rate = 0.01 }
+"""
+
+
+def test_a_search_trains_where_the_recipe_says_so(shop):
+    stage = RECIPE[: RECIPE.rindex("[[stage]]")]
+    asked = ["--budget", "700B"]
+    plain = run(stage + SEARCH[: SEARCH.index("train")], *asked)
+    done = run(stage + SEARCH, *asked)
+    assert done.exit_code == 0, done.output
+    rows, others = json.loads(done.stdout)["rows"], json.loads(plain.stdout)["rows"]
+    assert [row["stage"] for row in rows] == ["start", "learn", "search"]
+    assert rows[-1]["nbytes"] <= 700
+    assert rows[-1]["metric"] > 0.8 * others[-1]["metric"], "mean squares: less is lost"
+    assert limosa.torch.load_file("small/model.limosa")["2.weight"].unique().numel() == 64
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('search = "long"', "no search"),
+        ('search = { train = "long" }', "no training"),
+        ("search = { step = 3 }", "no such setting"),
+        ("search = { train = { epoch = 3 } }", "no such setting"),
+    ],
+)
+def test_what_is_no_search(shop, table, message):
+    done = run(table + RECIPE)
+    assert isinstance(done.exception, ConfigError)
+    assert message in str(done.exception)
+    assert "search" in str(done.exception)

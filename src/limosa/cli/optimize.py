@@ -14,9 +14,11 @@ import click
 from limosa.cli import options, remote
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from limosa.exchange.recipe_file import RecipeFile
+    from limosa.torch.optimize import Search, TrainedSearch
     from limosa.torch.optimize.export import Exported
     from limosa.torch.optimize.recipe import Row
     from limosa.torch.optimize.training import Progress
@@ -73,9 +75,9 @@ def command(
             read.model, read.context, batches=read.batches, metric=read.metric,
             folder=output / "stages", progress=progress,
         )  # fmt: skip
-    data = read.recipe.data
-    if budget is not None or max_drop is not None:
-        model, data = search(read, model, budget, max_drop)
+        data = read.recipe.data
+        if budget is not None or max_drop is not None:
+            model, data = search(read, model, budget, max_drop, progress)
     files = export(model, output, read.export, read.context, data=data)
     rows = read.recipe.rows
     write_table(rows, output / "stages.csv")
@@ -130,9 +132,14 @@ def epochs_bar() -> Iterator[Progress]:
 
 
 def search(
-    read: RecipeFile, model: nn.Module, budget: str | None, max_drop: float | None
+    read: RecipeFile,
+    model: nn.Module,
+    budget: str | None,
+    max_drop: float | None,
+    progress: Progress,
 ) -> tuple[nn.Module, bytes]:
-    """Choose sparsities, bits and ranks of all layers together; a row more.
+    """Choose sparsities, bits and ranks of all layers together, and train between if the recipe
+    says so; a row more.
 
     Raises:
         ConfigError: the recipe names no metric, or the budget cannot be had.
@@ -142,27 +149,51 @@ def search(
 
     from limosa.codec.quality import parse_size
     from limosa.errors import ConfigError
-    from limosa.torch.optimize import Search, measure
+    from limosa.torch.optimize import measure
     from limosa.torch.optimize.recipe import Row
 
     if read.metric is None:
         raise ConfigError("a search needs a metric", remedy="name one in the recipe")
-    click.echo("search …", err=True)
     started, raw = time.monotonic(), read.recipe.rows[0].raw_nbytes
-    found = Search(model, read.context, read.metric)
-    best = (
-        found.within(int(parse_size(budget, raw)))
-        if budget is not None
-        else found.down_to(max_drop or 0.0)
-    )
+    size = None if budget is None else int(parse_size(budget, raw))
+    found = _searcher(read, model, size is not None, progress)
+    best = found.down_to(max_drop or 0.0) if size is None else found.within(size)
     measures = replace(measure(best.model, read.context), nbytes=best.nbytes, metric=best.after)
-    refused = tuple(f"{one.layer}: {one.why}" for one in found.refused)
+    refused = tuple(f"{one.layer}: {one.why}" for one in best.refused)
     seconds = time.monotonic() - started
     needs = read.recipe.rows[-1].receiver_needs
     read.recipe.rows.append(
         Row("search", **asdict(measures), seconds=seconds, receiver_needs=needs, refused=refused)
     )
     return best.model, best.data
+
+
+def _searcher(
+    read: RecipeFile, model: nn.Module, is_known: bool, progress: Progress
+) -> Search | TrainedSearch:
+    """What searches; how many trainings it takes *is_known* of a search for a budget."""
+    import itertools
+
+    from limosa.torch.optimize import Search, TrainedSearch
+
+    how, metric, training = read.search, read.metric, read.search.train
+    assert metric is not None
+    progress("search", 0, how.steps * training.epochs if training and is_known else 0)
+    if training is None:
+        return Search(
+            model, read.context, metric, only=how.only, exclude=how.exclude, ranks=how.ranks
+        )
+    trained, epochs = training, itertools.count(1)
+
+    def report(epoch: int, loss: float) -> None:
+        progress("search", next(epochs), how.steps * trained.epochs if is_known else 0)
+
+    def train(net: nn.Module, masks: dict[str, torch.Tensor]) -> nn.Module:
+        return trained.run(net, read.model, masks, read.batches, report, read.recipe.criterion)
+
+    return TrainedSearch(
+        model, read.context, metric, train, how.steps, how.only, how.exclude, how.ranks
+    )
 
 
 def write_table(rows: list[Row], path: Path) -> None:

@@ -78,7 +78,24 @@ _TOP = {
     "seed",
     "export",
     "stage",
+    "search",
 }
+
+
+@dataclass(frozen=True)
+class Searching:
+    """How a search behind the stages is done.
+
+    Attributes:
+        train: after each of its steps; None: not at all.
+        steps, only, exclude, ranks: as for :class:`limosa.torch.optimize.TrainedSearch`.
+    """
+
+    train: Training | None = None
+    steps: int = 3
+    only: str = ""
+    exclude: str = ""
+    ranks: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,6 +109,7 @@ class RecipeFile:
         batches: to train on.
         metric: of a model.
         export: kinds of files to write at the end.
+        search: how one behind the stages is done, where it is asked for.
     """
 
     model: nn.Module
@@ -100,6 +118,7 @@ class RecipeFile:
     batches: Iterable[Any]
     metric: Metric | None
     export: tuple[str, ...]
+    search: Searching
 
 
 def read_recipe(path: Path, *, stages: bool = True) -> RecipeFile:
@@ -141,18 +160,31 @@ def read_recipe(path: Path, *, stages: bool = True) -> RecipeFile:
     context = optimize.Context(_example(found, first), calibrate, _loss(criterion))
     return RecipeFile(
         model, Recipe(steps, quality, seed, criterion), context, batches, metric,
-        tuple(found.get("export", ("safetensors", "limosa"))),
+        tuple(found.get("export", ("safetensors", "limosa"))), _searching(found, path),
     )  # fmt: skip
+
+
+def _searching(found: Mapping[str, Any], path: Path) -> Searching:
+    given, where = found.get("search", {}), f"{path}, search"
+    if not isinstance(given, dict):
+        raise ConfigError("no search", where=where, found=repr(given), allowed="a table")
+    made: Searching = _made(Searching, {**given, "train": _training(given, where)}, where)
+    return made
+
+
+def _training(given: Mapping[str, Any], where: str) -> Training | None:
+    table = given.get("train")
+    if not isinstance(table, dict | None):
+        raise ConfigError("no training", where=where, found=repr(table), allowed="a table")
+    return None if table is None else _made(Training, table, f"{where}, train")
 
 
 def _stage(found: Mapping[str, Any], where: str) -> Stage:
     given = dict(found)
     kind = given.pop("do", "")
     name = str(given.pop("name", kind or "train"))
-    training = given.pop("train", None)
-    if not isinstance(training, dict | None):
-        raise ConfigError("no training", where=where, found=repr(training), allowed="a table")
-    trained = None if training is None else _made(Training, training, f"{where}, train")
+    trained = _training(given, where)
+    given.pop("train", None)
     if not kind:
         if given or trained is None:
             raise ConfigError("a stage does something, or trains", where=where, found=str(found))

@@ -36,6 +36,7 @@ from limosa.torch.optimize.technique import Change as Change
 from limosa.torch.optimize.technique import Optimized as Optimized
 from limosa.torch.optimize.technique import Refusal as Refusal
 from limosa.torch.optimize.technique import Technique as Technique
+from limosa.torch.optimize.trained_search import TrainedSearch as TrainedSearch
 
 __all__ = [
     "BatchNormFolding",
@@ -60,6 +61,7 @@ __all__ = [
     "StructuredPruning",
     "Student",
     "Technique",
+    "TrainedSearch",
     "fit",
     "flat_state",
     "measure",

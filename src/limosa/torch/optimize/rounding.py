@@ -58,20 +58,39 @@ class _Rounding(Technique):
         if not layers:
             raise ConfigError("no layer can be changed", found=str(refused[:3]))
         for layer in layers:
-            parametrize.register_parametrization(layer.module, "weight", _Straight(self))
+            straight_through(layer.module, self)
         return twin
 
     def finish(self, model: nn.Module) -> nn.Module:
         """The trained model with plain, rounded weights."""
-        for module in list(model.modules()):
-            if not parametrize.is_parametrized(module, "weight"):
-                continue
-            if any(isinstance(one, _Straight) for one in _parametrizations(module)):
-                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-                with torch.no_grad():  # the sum that passes gradients on may be off by its last bit
-                    weight: Any = module.weight
-                    weight.copy_(self.round(weight))
+        for module in _rounded(model):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+            with torch.no_grad():  # the sum that passes gradients on may be off by its last bit
+                weight: Any = module.weight
+                weight.copy_(self.round(weight))
         return model
+
+
+def straight_through(layer: nn.Module, technique: _Rounding) -> None:
+    """Round a layer's weight in every forward pass, as :meth:`_Rounding.prepare` does."""
+    parametrize.register_parametrization(layer, "weight", _Straight(technique))
+
+
+def without_rounding(model: nn.Module) -> nn.Module:
+    """The model with the weights that were trained behind the rounding, which is taken off."""
+    for module in _rounded(model):
+        parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+    return model
+
+
+def _rounded(model: nn.Module) -> list[nn.Module]:
+    """Layers whose weight is rounded in every forward pass."""
+    return [
+        module
+        for module in model.modules()
+        if parametrize.is_parametrized(module, "weight")
+        and any(isinstance(one, _Straight) for one in _parametrizations(module))
+    ]
 
 
 def _parametrizations(module: Any) -> list[nn.Module]:

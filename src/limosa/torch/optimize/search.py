@@ -25,7 +25,7 @@ from limosa.torch.optimize.guard import Context, check_runs, evaluation, guard
 from limosa.torch.optimize.low_rank import LowRank, read_by_others
 from limosa.torch.optimize.pruning import MagnitudePruning
 from limosa.torch.optimize.rounding import LinearRounding
-from limosa.torch.optimize.technique import Layer, replace_layer, split_layers, why_not
+from limosa.torch.optimize.technique import Layer, Refusal, replace_layer, split_layers, why_not
 from limosa.torch.tensors import load, save
 
 SPARSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -36,8 +36,6 @@ _TRIES = 5
 # Layers that get finer steps where the coarse ones leave bytes over.
 _FINE = 4
 _NEAR = 0.02
-# So many of the context's batches tell what a way really costs.
-_BATCHES = 8
 _TIE = 1e-3
 
 
@@ -70,6 +68,7 @@ class Found:
         nbytes: of the file.
         data: the file.
         before, after: the metric of the model and of what the file decodes to.
+        refused: layers that no choice was tried for, and why.
     """
 
     model: nn.Module
@@ -79,6 +78,7 @@ class Found:
     data: bytes
     before: float
     after: float
+    refused: tuple[Refusal, ...] = ()
 
 
 class Search:
@@ -90,6 +90,7 @@ class Search:
         metric: of a model; larger is better.
         only, exclude: patterns of the paths of layers.
         ranks: whether layers may become two.
+        looks: so many of the context's batches tell what a way really costs.
 
     Raises:
         ConfigError: there is no layer to change, or nothing to measure it by.
@@ -104,8 +105,10 @@ class Search:
         only: str = "",
         exclude: str = "",
         ranks: bool = True,
+        looks: int = 8,
     ) -> None:
         self._ranks = ranks
+        self.model = model
         # Layers are put in the places of others, one at a time.
         self._model, self._context, self._metric = copy.deepcopy(model), context, metric
         model = self._model
@@ -119,7 +122,7 @@ class Search:
         self._curvature = curvature = mean_gradients(
             model, self._layers, context, "a search", squared=True
         )
-        self._looked_at = list(itertools.islice(context.batches, _BATCHES))
+        self._looked_at = list(itertools.islice(context.batches, looks))
         self._base = self._loss(model)
         self._options = {
             layer.path: [
@@ -130,7 +133,7 @@ class Search:
         }
         names = {layer.name for layer in self._layers}
         rest = {name: one for name, one in model.state_dict().items() if name not in names}
-        self._rest = len(_coded(rest))
+        self.rest = len(_coded(rest))
 
     def within(self, budget: int) -> Found:
         """The least damage in at most *budget* bytes.
@@ -138,7 +141,7 @@ class Search:
         Raises:
             ConfigError: not even the smallest choices fit.
         """
-        floor = self._rest + sum(
+        floor = self.rest + sum(
             min(one.nbytes for one in options) for options in self._options.values()
         )
         if budget < floor:
@@ -148,7 +151,7 @@ class Search:
             )  # fmt: skip
         wanted, best = float(budget), None
         for _ in range(_TRIES):
-            found = self._build(self._allocate(max(floor, wanted)))
+            found = self.build(self._allocate(max(floor, wanted)))
             if found.nbytes <= budget and (best is None or found.nbytes > best.nbytes):
                 best = found
             if budget * (1 - _NEAR) <= found.nbytes <= budget:
@@ -157,7 +160,7 @@ class Search:
             aim = budget * (1 - _NEAR / 4)
             wanted = max(floor, wanted * aim / found.nbytes)
         if best is None:
-            best = self._build(self._allocate(floor))
+            best = self.build(self._allocate(floor))
         if best.nbytes > budget:
             raise ConfigError(
                 "a budget below the floor", found=f"{budget} bytes",
@@ -173,22 +176,26 @@ class Search:
         """
         if not max_drop >= 0:
             raise ConfigError("a drop is 0 or more", found=str(max_drop))
-        finest = self._build({p: min(o, key=lambda x: x.damage) for p, o in self._options.items()})
+        finest = self.finest()
         if self.before - finest.after > max_drop:
             raise ConfigError(
                 "even the finest choices drop by more", found=f"{self.before - finest.after:.4g}",
                 allowed=f"{max_drop:g}", remedy="exclude the layers that matter most",
             )  # fmt: skip
-        low, high, best = math.log(self._rest + len(self._options)), math.log(finest.nbytes), finest
+        low, high, best = math.log(self.rest + len(self._options)), math.log(finest.nbytes), finest
         for _ in range(12):
             middle = (low + high) / 2
-            found = self._build(self._allocate(math.exp(middle)))
+            found = self.build(self._allocate(math.exp(middle)))
             if self.before - found.after <= max_drop:
                 high = middle
                 best = found if found.nbytes < best.nbytes else best
             else:
                 low = middle
         return best
+
+    def finest(self) -> Found:
+        """The choices that do the least damage, whatever they take."""
+        return self.build({p: min(o, key=lambda x: x.damage) for p, o in self._options.items()})
 
     @torch.no_grad()
     def _loss(self, model: nn.Module) -> float:
@@ -256,7 +263,7 @@ class Search:
 
     def _allocate(self, budget: float) -> dict[str, Option]:
         """The choices of least damage whose bytes add up to at most *budget*."""
-        left = budget - self._rest
+        left = budget - self.rest
 
         def choose(price: float) -> dict[str, Option]:
             return {
@@ -325,7 +332,7 @@ class Search:
             ]
         return self._fine[key]
 
-    def _build(self, choices: Mapping[str, Option]) -> Found:
+    def build(self, choices: Mapping[str, Option]) -> Found:
         """The model of these choices, as its file decodes."""
         twin = copy.deepcopy(self._model)
         for path, choice in choices.items():
@@ -334,10 +341,11 @@ class Search:
         data = _coded(twin.state_dict())
         twin.load_state_dict(load(data))
         guard(twin, twin, self._context)
-        predicted = self._rest + sum(one.nbytes for one in choices.values())
+        predicted = self.rest + sum(one.nbytes for one in choices.values())
         return Found(
-            twin, dict(choices), predicted, len(data), data, self.before, self._metric(twin)
-        )
+            twin, dict(choices), predicted, len(data), data, self.before, self._metric(twin),
+            tuple(self.refused),
+        )  # fmt: skip
 
 
 def _front(options: Sequence[Option]) -> list[Option]:
@@ -351,12 +359,17 @@ def _front(options: Sequence[Option]) -> list[Option]:
 
 def treat(module: nn.Module, choice: Option) -> nn.Module:
     """A copy of a layer, treated as an option says."""
+    return LinearRounding(choice.bits).apply(shaped(module, choice)).model
+
+
+def shaped(module: nn.Module, choice: Option) -> nn.Module:
+    """A copy of a layer with the rank and the zeros of an option, not rounded; or the layer."""
     model: nn.Module = module
     if choice.rank is not None:
         model = LowRank(rank=choice.rank).apply(model).model
     if choice.sparsity:
         model = MagnitudePruning(choice.sparsity, scope="layer").apply(model).model
-    return LinearRounding(choice.bits).apply(model).model
+    return model
 
 
 def _coded(tensors: Mapping[str, torch.Tensor]) -> bytes:
