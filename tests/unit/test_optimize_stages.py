@@ -464,7 +464,7 @@ def test_channels_of_grouped_convolutions(groups, share):
         nn.ReLU(), nn.Conv2d(16, 4, 1),
     ).eval()  # fmt: skip
     done = optimize.StructuredPruning(share).apply(net, Context(torch.randn(2, 3, 8, 8)))
-    assert done.comparable, "the guard compared numbers"
+    assert done.model[0].out_channels < 16
 
 
 def test_layers_whose_weights_an_encoder_reads_stay():

@@ -23,6 +23,7 @@ from limosa.tensors import Tensor
 from limosa.torch import load_file, optimize
 from limosa.torch.dtypes import from_tensor
 from limosa.torch.optimize.distill import Criterion, label_loss
+from limosa.torch.optimize.export import KINDS
 from limosa.torch.optimize.guard import Loss
 from limosa.torch.optimize.recipe import Metric, Recipe, Stage
 from limosa.torch.optimize.training import Training
@@ -92,7 +93,7 @@ class Searching:
     """
 
     train: Training | None = None
-    steps: int = 3
+    steps: int = 4
     only: str = ""
     exclude: str = ""
     ranks: bool = True
@@ -157,11 +158,26 @@ def read_recipe(path: Path, *, stages: bool = True) -> RecipeFile:
     steps = [_stage(one, f"{path}, stage {number}") for number, one in enumerate(given, 1)]
     quality = parse_quality(str(found["quality"])) if "quality" in found else None
     metric = find(str(found["metric"]), "metric") if "metric" in found else None
+    if metric is not None and not callable(metric):
+        raise ConfigError(
+            "no metric", where=f"{path}, metric", found=type(metric).__name__,
+            allowed="a function of a model that gives a number",
+        )  # fmt: skip
     context = optimize.Context(_example(found, first), calibrate, _loss(criterion))
     return RecipeFile(
         model, Recipe(steps, quality, seed, criterion), context, batches, metric,
-        tuple(found.get("export", ("safetensors", "limosa"))), _searching(found, path),
+        _kinds(found, path), _searching(found, path),
     )  # fmt: skip
+
+
+def _kinds(found: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    given = found.get("export", ["safetensors", "limosa"])
+    if not isinstance(given, list) or not set(map(str, given)) <= set(KINDS):
+        raise ConfigError(
+            "no kinds of files", where=f"{path}, export", found=repr(given),
+            allowed=f"a list of {', '.join(KINDS)}",
+        )  # fmt: skip
+    return tuple(given)
 
 
 def _searching(found: Mapping[str, Any], path: Path) -> Searching:

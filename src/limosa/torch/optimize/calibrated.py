@@ -15,7 +15,7 @@ from limosa.errors import ConfigError
 from limosa.torch.calibrate import calibrate
 from limosa.torch.calibration.samples import length_of
 from limosa.torch.calibration.views import views_of
-from limosa.torch.optimize.guard import Context
+from limosa.torch.optimize.guard import Context, check_runs
 from limosa.torch.optimize.technique import (
     Change,
     Layer,
@@ -74,12 +74,15 @@ class CalibratedRounding(Technique):
     def __post_init__(self) -> None:
         if (self.bits is None) == (self.divergence is None):
             raise ConfigError("one of bits and divergence", where="CalibratedRounding")
+        if not (self.bits or self.divergence or 0) > 0:
+            raise ConfigError("not above 0", where="bits or divergence", found=str(self.bits))
         check_choice("output", self.output, ("classes", "values"))
 
     def _change(self, model: nn.Module, layers: Sequence[Layer], context: Context) -> Optimized:
         inputs = self._inputs(context.batches)
         if not inputs:
             raise ConfigError("calibrated rounding needs batches", where="Context", found="none")
+        check_runs(model, Context(inputs[0]), "Context.batches")
         chosen = {layer.name for layer in layers}
         others = tuple(escape(name) for name in views_of(model) if name not in chosen)
         found = calibrate(
@@ -102,7 +105,13 @@ class CalibratedRounding(Technique):
         held: list[Any] = []
         count = 0
         for batch in batches:
-            held.append(self.inputs_of(batch))
+            try:
+                held.append(self.inputs_of(batch))
+            except (LookupError, TypeError) as error:
+                raise ConfigError(
+                    "the inputs of a batch cannot be told", where="Context.batches",
+                    found=f"{type(batch).__name__}: {error}", remedy="say which: inputs_of=",
+                ) from None  # fmt: skip
             count += length_of(held[-1])
             if self.samples is not None and count >= self.samples:
                 break

@@ -78,7 +78,7 @@ class Distillation:
         self.layers, self.criterion = dict(layers or {}), criterion
         #: Linear maps from the student's features to the teacher's: to be trained as well.
         self.maps = nn.ModuleDict()
-        self._seen: dict[str, torch.Tensor] = {}
+        self._seen: dict[str, Any] = {}
         with ExitStack() as hooks:  # taken off again where a later layer is not there
             for ours, theirs in self.layers.items():
                 hooks.callback(self._watch(student, ours, "student").remove)
@@ -118,16 +118,30 @@ class Distillation:
                 "soft targets need scores of classes", found=f"outputs as {type(found).__name__}",
                 allowed="one tensor", remedy="soft=0, with features or hard targets",
             )  # fmt: skip
+        if found.shape != wanted.shape:
+            raise ConfigError(
+                "soft targets of other classes", found=str(tuple(found.shape)),
+                allowed=str(tuple(wanted.shape)), remedy="soft=0, with features or hard targets",
+            )  # fmt: skip
         return soft_loss(found, wanted, self.temperature)
 
     def _feature_loss(self, ours: str, theirs: str) -> torch.Tensor:
-        found, wanted = self._seen[f"student {ours}"], self._seen[f"teacher {theirs}"]
+        found, wanted = self._features("student", ours), self._features("teacher", theirs)
         key = ours.replace(".", "/")
         if found.shape != wanted.shape:
             if key not in self.maps:
                 self.maps[key] = _map(found, wanted, ours)
             found = self.maps[key](found)
         return functional.mse_loss(found, wanted)
+
+    def _features(self, whose: str, path: str) -> torch.Tensor:
+        found = self._seen.get(f"{whose} {path}")
+        if isinstance(found, torch.Tensor):
+            return found
+        raise ConfigError(
+            "no features to compare", where=f"layer {path} of the {whose}",
+            found="no call" if found is None else type(found).__name__, allowed="one tensor",
+        )  # fmt: skip
 
     def _watch(self, model: nn.Module, path: str, whose: str) -> RemovableHandle:
         try:
@@ -219,10 +233,15 @@ def fit(
         progress: is called after each epoch.
 
     Raises:
-        ConfigError: the loss became NaN or infinite, or is not one number, or there are no
-            batches.
+        ConfigError: nothing is to be trained; the loss became NaN or infinite, or is not one
+            number; there are no batches.
     """
     trained = [one for one in parameters if one.requires_grad]
+    if not trained:
+        raise ConfigError(
+            "nothing to train", found="no parameter takes a gradient",
+            remedy="unfreeze some: requires_grad_(True)",
+        )  # fmt: skip
     optimizer = torch.optim.AdamW(trained, lr=rate)
     losses: list[float] = []
     for epoch in range(epochs):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import re
 import warnings
@@ -23,7 +22,7 @@ from limosa.errors import ConfigError, MissingExtraError
 from limosa.files import Restorer
 from limosa.files.safetensors import bundle_from_tensors
 from limosa.torch.dtypes import to_tensor
-from limosa.torch.optimize.guard import Context, arguments, call
+from limosa.torch.optimize.guard import Context, arguments, call, check_initialised, copy_of, seeded
 from limosa.torch.optimize.kernels import flat_state, quiet
 from limosa.torch.tensors import save_file
 
@@ -85,7 +84,8 @@ def export(
     if unknown:
         raise ConfigError("no kind of file", found=unknown[0], allowed=", ".join(KINDS))
     folder.mkdir(parents=True, exist_ok=True)
-    twin = copy.deepcopy(model).eval()
+    check_initialised(model)
+    twin = copy_of(model).eval()
     done = []
     # What cannot be run, or computes something else, never takes the place of an earlier file.
     with TemporaryDirectory(prefix=".writing-", dir=folder) as place:
@@ -238,7 +238,10 @@ _WRITERS: dict[str, Callable[[nn.Module, Path, Context, float], Ran | None]] = {
 @torch.no_grad()
 def _difference(model: nn.Module, run: Run, inputs: Any) -> float:
     """Of what a file computes from what the model does, as a share of the largest output."""
-    wanted, found = _outputs(call(model, inputs)), _outputs(run(inputs))
+    with seeded():
+        wanted = _outputs(call(model, inputs))
+    with seeded():
+        found = _outputs(run(inputs))
     if [one.shape for one in wanted] != [one.shape for one in found]:
         return float("inf")
     worst = 0.0
@@ -253,7 +256,8 @@ def _difference(model: nn.Module, run: Run, inputs: Any) -> float:
 
 
 def _outputs(found: Any) -> list[Array]:
-    return [one.detach().cpu().double().numpy() for one in _tensors(found)]
+    real = [torch.view_as_real(one) if one.is_complex() else one for one in _tensors(found)]
+    return [one.detach().cpu().double().numpy() for one in real]
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:

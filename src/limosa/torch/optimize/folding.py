@@ -17,7 +17,7 @@ from torch import fx, nn
 from torch.nn.utils import fusion
 
 from limosa.torch.graphs.threads import ThreadTracer
-from limosa.torch.optimize.guard import Context, outputs_of
+from limosa.torch.optimize.guard import Context, copy_of, outputs_of
 from limosa.torch.optimize.technique import (
     LAYERS,
     Change,
@@ -30,7 +30,7 @@ from limosa.torch.optimize.technique import (
     replace_layer,
 )
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _TORCHS = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
     nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
@@ -119,7 +119,7 @@ class BatchNormFolding(Technique):
 
     def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
         """The old network: it computes the same."""
-        return copy.deepcopy(model)
+        return copy_of(model)
 
 
 @torch.no_grad()
@@ -193,7 +193,7 @@ def _layers_before(model: nn.Module) -> tuple[dict[str, nn.Module], str]:
     """Norms by path -> the layer of which they, and nothing else, see the output; or why that
     cannot be known."""
     try:
-        graph = _Tracer().trace(model)
+        graph = _Tracer().trace(copy_of(model))  # whose attributes may become symbols
     except Exception as error:  # whatever symbolic values meet in a model's code
         return {}, f"torch.fx cannot trace the model ({type(error).__name__}: {error})"[:200]
     return dict(_pairs(model, graph)), ""

@@ -36,7 +36,7 @@ def backward_passes(
         for batch in context.batches:
             if not add_up:
                 model.zero_grad(set_to_none=True)
-            with evaluation(model):
+            with torch.enable_grad(), evaluation(model):
                 loss = one_number(context.loss(model, batch), "Context.loss")
                 loss.backward()  # type: ignore[no-untyped-call]
             count += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +11,8 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_flatten, tree_leaves
 
 from limosa.errors import ConfigError
 
@@ -56,19 +59,100 @@ def one_number(loss: Any, where: str) -> torch.Tensor:
     )  # fmt: skip
 
 
+def value_of(metric: Callable[[nn.Module], Any], model: nn.Module) -> float:
+    """What a metric says of a model.
+
+    Raises:
+        ConfigError: it is no function, or gives something else than a number.
+
+    >>> value_of(lambda model: torch.tensor(0.5), nn.Identity())
+    0.5
+    """
+    if not callable(metric):
+        raise ConfigError(
+            "no metric",
+            where="metric",
+            found=type(metric).__name__,
+            allowed="a function of a model",
+        )
+    found = metric(model)
+    try:
+        return float(found)
+    except (TypeError, ValueError, RuntimeError):
+        raise ConfigError(
+            "a metric gives one number", where=getattr(metric, "__name__", "metric"),
+            found=repr(found)[:100],
+        ) from None  # fmt: skip
+
+
+def check_value(value: float) -> None:
+    """Refuse a metric with which nothing can be compared.
+
+    Raises:
+        ConfigError: it is not finite.
+    """
+    if not math.isfinite(value):
+        raise ConfigError(
+            "the metric of the model as it is says nothing", where="metric", found=str(value),
+            allowed="a finite number, larger where a model is better",
+        )  # fmt: skip
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A deep copy; tensors that the model kept of a call are cut off from their past.
+
+    Raises:
+        ConfigError: it holds what cannot be copied.
+
+    >>> model = nn.Linear(2, 2)
+    >>> model.seen = model(torch.ones(1, 2))
+    >>> copy_of(model).seen.requires_grad
+    False
+    """
+    kept = [one for module in model.modules() for one in tree_leaves(vars(module))]
+    # Copies that are made already: torch copies no tensor that has a past.
+    done = {
+        id(one): one.detach().clone()
+        for one in kept
+        if isinstance(one, torch.Tensor) and one.grad_fn is not None
+    }
+    try:
+        return copy.deepcopy(model, done)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            "the model cannot be copied", where=type(model).__name__, found=str(error)[:200],
+            remedy="take off what it keeps of a call",
+        ) from error  # fmt: skip
+
+
+def check_initialised(model: nn.Module) -> None:
+    """Refuse a model that has parameters without a shape.
+
+    Raises:
+        ConfigError: it has some.
+    """
+    held = (*model.named_parameters(), *model.named_buffers())
+    for name, one in held:
+        if is_lazy(one):
+            raise ConfigError(
+                "a parameter has no shape yet", where=name, remedy="call the model once before"
+            )
+
+
 @torch.no_grad()
-def check_runs(model: nn.Module, context: Context) -> None:
+def check_runs(model: nn.Module, context: Context, where: str = "Context.example") -> None:
     """Refuse an example that the model as it was given does not take.
 
     Raises:
-        ConfigError: the model raised something.
+        ConfigError: the model raised something, or has parameters without a shape.
     """
+    check_initialised(model)
     try:
         if context.example is not None:
             outputs_of(model, context)
     except Exception as error:
         raise ConfigError(
-            "the model does not take the example", where="Context.example",
+            "the model does not take the example", where=where,
             found=f"{type(error).__name__}: {error}"[:300],
             allowed="a tensor, a tuple or list of arguments, or a dict of them by name",
         ) from error  # fmt: skip
@@ -138,10 +222,43 @@ def _coarsest(model: nn.Module) -> float:
 
 
 def outputs_of(model: nn.Module, context: Context) -> list[torch.Tensor]:
-    """What a model makes of the example, in evaluation, whatever shape its output has."""
-    with evaluation(model):
+    """What a model makes of the example, in evaluation, whatever shape its output has.
+
+    It draws the same random numbers each time, and its buffers are afterwards as they were.
+    Complex outputs come as pairs of real ones.
+    """
+    with evaluation(model), _buffers_kept(model), seeded():
         flat, _ = tree_flatten(call(model, context.example))
-    return [one for one in flat if isinstance(one, torch.Tensor)]
+    outputs = [one for one in flat if isinstance(one, torch.Tensor)]
+    return [torch.view_as_real(one) if one.is_complex() else one for one in outputs]
+
+
+@contextmanager
+def seeded(seed: int | None = 0) -> Iterator[None]:
+    """With random numbers from a seed, or from where the caller's are; those stay there."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Buffers that a call moves, as those of networks that see a stream, are put back."""
+    kept = [
+        (module, name, one, one.clone())
+        for module in model.modules()
+        for name, one in module._buffers.items()
+        if one is not None
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, one, before in kept:
+                if not one.is_inference():
+                    one.copy_(before)
+                module._buffers[name] = one
 
 
 def arguments(inputs: Any) -> tuple[Any, ...]:

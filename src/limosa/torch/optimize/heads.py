@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from torch import nn
 from limosa.errors import ConfigError, MissingExtraError
 from limosa.torch.optimize.gradients import backward_passes
 from limosa.torch.optimize.guard import Context
+from limosa.torch.optimize.references import without_inputs
 from limosa.torch.optimize.technique import (
     Change,
     Layer,
@@ -44,6 +44,7 @@ _SPLIT = (
 _BEHIND = ("proj", "out_proj", "o_proj", "to_out", "to_out.0", "out_lin", "wo", "dense", "out")
 # Where a module of attention ends before its projection, its parent has that.
 _BESIDE = ("output.dense",)
+_Kinds = tuple[type[nn.Module], ...]
 
 
 @dataclass(frozen=True)
@@ -217,14 +218,20 @@ def attention_of(model: nn.Module, path: str) -> Attention | str:
     return Attention(path, module, heads, groups, before, behind)
 
 
-def attention_layers(model: nn.Module) -> list[nn.Linear]:
+def attention_layers(model: nn.Module) -> list[nn.Module]:
     """Layers that make queries, keys and values: their outputs may go by whole heads only."""
-    return [layer for module in model.modules() if _has_heads(module) for layer in _before(module)]
+    kinds = (nn.Linear, nn.Conv2d)
+    return [
+        layer
+        for module in model.modules()
+        if _has_heads(module, kinds)
+        for layer in _before(module, kinds)
+    ]
 
 
-def _has_heads(module: nn.Module) -> bool:
+def _has_heads(module: nn.Module, kinds: _Kinds = (nn.Linear,)) -> bool:
     """Whether a module is one of attention; configurations of whole models are none."""
-    known = bool(_before(module)) or isinstance(module, nn.MultiheadAttention)
+    known = bool(_before(module, kinds)) or isinstance(module, nn.MultiheadAttention)
     return known and bool(_said(module, COUNTS) or _said(module, _SIZES))
 
 
@@ -234,15 +241,16 @@ def _said(module: nn.Module, names: Sequence[str]) -> int:
     return next((one for one in found if isinstance(one, int)), 0)
 
 
-def _before(module: nn.Module) -> tuple[nn.Linear, ...]:
+def _before(module: nn.Module, kinds: _Kinds = (nn.Linear,)) -> tuple[Any, ...]:
+    """The layers of some kinds that make queries, keys and values."""
     children = dict(module.named_children())
     for name in _FUSED:
         one = children.get(name)
-        if isinstance(one, nn.Linear):
+        if isinstance(one, kinds):
             return (one,)
     for names in _SPLIT:
         found = [children.get(name) for name in names]
-        layers = tuple(one for one in found if isinstance(one, nn.Linear))
+        layers = tuple(one for one in found if isinstance(one, kinds))
         if len(layers) == len(names):
             return layers
     return ()
@@ -297,23 +305,6 @@ def _take_out(pruning: Any, one: Attention, groups: Sequence[int]) -> None:
 def _columns(wide: int, groups: int, chosen: Sequence[int]) -> list[int]:
     size = wide // groups
     return [group * size + one for group in chosen for one in range(size)]
-
-
-@torch.no_grad()
-def without_inputs(model: nn.Module, gone: Mapping[str, Sequence[int]]) -> nn.Module:
-    """A copy whose layers, by path, do not heed some of their inputs."""
-    twin = copy.deepcopy(model)
-    for path, inputs in gone.items():
-        layer = twin.get_submodule(path)
-        weight: Any = layer.weight
-        if getattr(layer, "transposed", False):  # inputs are in front
-            weight[list(inputs)] = 0.0
-            continue
-        columns, rows = weight.shape[1], weight.shape[0] // getattr(layer, "groups", 1)
-        for one in inputs:  # of a grouped convolution each group has its own, side by side
-            group, column = divmod(one, columns)
-            weight[group * rows : (group + 1) * rows, column] = 0.0
-    return twin
 
 
 def pruning_library(what: str) -> Any:

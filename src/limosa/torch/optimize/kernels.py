@@ -87,9 +87,14 @@ class IntegerKernels(Technique):
             layer.weight.requires_grad_(False)
         quantization.quantize_(model, config, lambda module, path: path in chosen)
         changes = [
-            Change(path, f"int8, {self.activations} activations", count, count)
-            for path, count in before.items()
-        ]
+            Change(
+                layer.path, f"int8, {self.activations} activations", before[layer.path],
+                nonzeros(layer.weight),
+            )
+            for layer in layers
+        ]  # fmt: skip
+        for layer in layers:  # a text for people that pickle cannot take
+            vars(layer.module).pop("extra_repr", None)
         return Optimized(model, tuple(changes), receiver_needs="torchao")
 
     def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:

@@ -23,6 +23,7 @@ from limosa.torch.optimize.technique import (
     nonzeros,
     replace_layer,
 )
+from limosa.torch.optimize.watched import read_by_others
 from limosa.torch.refine.targets import is_transposed_linear
 
 
@@ -101,6 +102,8 @@ class LowRank(Technique):
             return "the attention around it reads its weight"
         if is_transposed_linear(module):
             return f"a {type(module).__name__}"
+        if module._forward_hooks or module._forward_pre_hooks:
+            return "it has hooks, which two in its place would not run"
         plain = {nn.Linear.forward, nn.Conv2d.forward}
         if isinstance(module, nn.Linear | nn.Conv2d) and type(module).forward not in plain:
             return f"a {type(module).__name__} computes something of its own"
@@ -117,6 +120,8 @@ class LowRank(Technique):
         read = read_by_others(model, layers, context)
         refused = [Refusal(path, why) for path, why in read.items()]
         layers = [layer for layer in layers if layer.path not in read]
+        if not layers:
+            return Optimized(model, (), tuple(refused))
         parts = {layer.path: _decompose(layer, self.form) for layer in layers}
         calls = _calls(model, layers, context) if self.cost == "flops" else {}
         ranks = self._ranks(layers, parts, calls)
@@ -205,23 +210,31 @@ def _ranks_of_budget(
     """Greedy: of all groups of *round_to* singular values those whose squares are largest for what
     they cost; each weight costs as often as it is used."""
     uses = {layer.path: calls.get(layer.path, 1) for layer in layers}
-    left = budget * sum(uses[layer.path] * layer.weight.numel() for layer in layers)
+    whole = {layer.path: uses[layer.path] * layer.weight.numel() for layer in layers}
+    total = sum(whole.values())
+    left = budget * total
     offers = []
+    ranks = dict.fromkeys(parts, round_to)
     for path, (u, s, vh) in parts.items():
         cost = uses[path] * (u.shape[0] + vh.shape[1]) * round_to
         scale = float(s.square().sum()) or 1.0
         # Each layer's error counts relative to its own size: it passes through norms and ReLUs.
         squares = s.square().tolist()
+        left -= min(cost, whole[path])  # the least that a layer costs
         offers += [
             (sum(squares[at : at + round_to]) / scale / cost, cost, path)
-            for at in range(0, len(squares), round_to)
+            for at in range(round_to, len(squares), round_to)
         ]
-    ranks = dict.fromkeys(parts, 0)
+    if left < 0:
+        raise ConfigError(
+            "a budget below the floor", where="LowRank", found=f"{budget:.3g} of the cost",
+            allowed=f"{budget - left / max(1, total):.3g} or more, a rank of {round_to} each",
+        )  # fmt: skip
     for _, cost, path in sorted(offers, key=lambda offer: -offer[0]):
         if cost <= left:
             ranks[path] += round_to
             left -= cost
-    return {path: max(round_to, rank) for path, rank in ranks.items()}
+    return ranks
 
 
 @torch.no_grad()
@@ -272,6 +285,9 @@ def _pair(
         _weight(second).copy_(left.reshape(_weight(second).shape))
         if bias is not None:
             _bias(second).copy_(_bias(module))
+            second.get_parameter("bias").requires_grad_(module.get_parameter("bias").requires_grad)
+    for one in (first, second):
+        one.get_parameter("weight").requires_grad_(module.get_parameter("weight").requires_grad)
     pair = nn.Sequential(first, second)
     return pair.train(module.training)
 
@@ -323,53 +339,6 @@ def _product(module: nn.Module, pair: nn.Module, form: str) -> torch.Tensor:
     left = second.reshape(out, rank, wide).permute(0, 2, 1).reshape(out * wide, rank)
     made = left @ first.reshape(rank, -1)
     return made.reshape(out, wide, first.shape[1], first.shape[2]).permute(0, 2, 3, 1)
-
-
-class _Watched(nn.Module):
-    """A layer that notes what others than itself ask it for."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-        self.why = ""
-
-    def forward(self, *inputs: Any, **named: Any) -> Any:
-        """What the layer computes."""
-        if named:  # which one of two in its place would not take
-            self.why = self.why or "the model names its arguments"
-        return self.layer(*inputs, **named)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "layer":
-            return super().__getattr__(name)
-        self.why = self.why or f"the model reads its {name}"
-        return getattr(self.layer, name)
-
-
-def read_by_others(model: nn.Module, layers: Sequence[Layer], context: Context) -> dict[str, str]:
-    """Layers that the model does not only call -> what else it asks them for.
-
-    Args:
-        model: is run on the context's example; without one, nothing is known.
-        layers: of it.
-
-    >>> net = nn.Sequential(nn.Linear(4, 4), nn.TransformerEncoderLayer(4, 2, 8, batch_first=True))
-    >>> layers = [Layer(path, net.get_submodule(path), "") for path in ("0", "1.linear1")]
-    >>> read_by_others(net.eval(), layers, Context(torch.ones(1, 3, 4)))
-    {'1.linear1': 'the model reads its weight'}
-    """
-    watched = {layer.path: _Watched(layer.module) for layer in layers if layer.path}
-    if context.example is None or not watched:
-        return {}
-    try:
-        for path, one in watched.items():
-            replace_layer(model, path, one)
-        with torch.no_grad():
-            outputs_of(model, context)
-    finally:
-        for path, one in watched.items():
-            replace_layer(model, path, one.layer)
-    return {path: one.why for path, one in watched.items() if one.why}
 
 
 def _weight(module: nn.Module) -> torch.Tensor:

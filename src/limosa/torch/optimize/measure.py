@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from limosa.codec.quality import Quality
-from limosa.torch.optimize.guard import Context, outputs_of
+from limosa.torch.optimize.guard import Context, check_initialised, outputs_of, value_of
 from limosa.torch.optimize.kernels import flat_state
 from limosa.torch.optimize.technique import nonzeros
 from limosa.torch.tensors import save
@@ -51,12 +51,16 @@ def measure(
         model: is not changed.
         context: for the example inputs.
         quality: with which it is encoded; without loss unless given.
-        metric: whatever counts, such as accuracy.
+        metric: whatever counts, such as accuracy: a number, or a tensor of one.
+
+    Raises:
+        ConfigError: the metric gives no number; a parameter has no shape yet.
 
     >>> found = measure(nn.Linear(4, 2), Context(torch.zeros(1, 4)))
     >>> found.parameters, found.flops
     (10, 16)
     """
+    check_initialised(model)
     parameters = {id(one): one for one in model.parameters()}.values()
     state, metadata = flat_state(model)
     return Measures(
@@ -65,7 +69,7 @@ def measure(
         flops=None if context is None or context.example is None else _flops(model, context),
         raw_nbytes=sum(one.numel() * one.element_size() for one in state.values()),
         nbytes=len(save(state, metadata, quality=quality)),
-        metric=None if metric is None else metric(model),
+        metric=None if metric is None else value_of(metric, model),
     )
 
 

@@ -88,10 +88,14 @@ class MagnitudePruning(Technique):
         scores = self.scores(model, layers, context)
         masks = self._masks(scores)
         for layer in layers:
+            held = layer.module._parameters
+            order = list(held)
             prune.custom_from_mask(  # type: ignore[no-untyped-call]
                 layer.module, "weight", masks[layer.name]
             )
             prune.remove(layer.module, "weight")  # type: ignore[no-untyped-call]
+            for name in order:  # as optimizers know them
+                held[name] = held.pop(name)
             with torch.no_grad():
                 layer.weight.add_(0.0)  # +0 of -0, which would be another value to the coder
         changes = []
@@ -200,7 +204,11 @@ class GradualPruning:
 
     def __post_init__(self) -> None:
         check_share("start", self.start)
-        if self.steps < 1 or self.start > self.technique.sparsity:
+        if (
+            not isinstance(self.steps, int)
+            or self.steps < 1
+            or self.start > self.technique.sparsity
+        ):
             raise ConfigError(
                 "no schedule", found=f"{self.steps} steps from {self.start}",
                 allowed=f"1 or more, from at most {self.technique.sparsity}",

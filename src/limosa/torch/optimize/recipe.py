@@ -25,7 +25,7 @@ from limosa.torch.optimize.calibrated import CalibratedRounding
 from limosa.torch.optimize.distill import Batch, Criterion
 from limosa.torch.optimize.encoding import Encoding
 from limosa.torch.optimize.folding import BatchNormFolding
-from limosa.torch.optimize.guard import Context
+from limosa.torch.optimize.guard import Context, check_value, seeded, value_of
 from limosa.torch.optimize.kernels import IntegerKernels
 from limosa.torch.optimize.measure import measure
 from limosa.torch.optimize.pruning import GradualPruning
@@ -138,6 +138,18 @@ class Recipe:
         Raises:
             ConfigError: a stage is impossible.
         """
+        with seeded(None):
+            return self._run(model, context, batches, metric, folder, progress)
+
+    def _run(
+        self,
+        model: nn.Module,
+        context: Context,
+        batches: Iterable[Batch],
+        metric: Metric | None,
+        folder: Path | None,
+        progress: Progress,
+    ) -> nn.Module:
         self.rows, self.data = [], None
         settings = f"{limosa.__version__} {self.seed} {self.quality} {model!r}"
         if folder is not None:
@@ -145,6 +157,8 @@ class Recipe:
         key = _digest(settings, model)
         done = _Done(model)
         self._add(done, "start", context, metric, time.monotonic())
+        if self.rows[0].metric is not None:
+            check_value(self.rows[0].metric)
         for number, stage in enumerate(self.stages, 1):
             progress(stage.name, 0, _epochs(stage))
             given = getattr(stage.technique, "model", None)
@@ -154,7 +168,9 @@ class Recipe:
             started = time.monotonic()
             if kept is not None:
                 done, row = kept
-                self.rows.append(row if metric is None else replace(row, metric=metric(done.model)))
+                self.rows.append(
+                    row if metric is None else replace(row, metric=value_of(metric, done.model))
+                )
                 continue
             torch.manual_seed(self.seed + number)
             done = self._do(stage, done, model, context, batches, progress)
@@ -271,10 +287,11 @@ def _keep(path: Path | None, done: _Done, row: Row) -> None:
         with AtomicFile(path) as file:
             torch.save({"done": done, "row": json.dumps(asdict(row))}, file.file)
             file.commit()
-    except (AttributeError, pickle.PicklingError) as error:
+    except (AttributeError, TypeError, RuntimeError, pickle.PicklingError) as error:
         raise ConfigError(
             "what a stage left cannot be kept", where=str(path), found=str(error)[:200],
-            remedy="define the model's classes in a module, or give no folder",
+            remedy="define the model's classes in a module, take parametrisations off, or give no "
+            "folder",
         ) from None  # fmt: skip
 
 

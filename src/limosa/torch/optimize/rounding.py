@@ -7,7 +7,6 @@ on it whatever sends it.
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from limosa.errors import ConfigError
-from limosa.torch.optimize.guard import Context
+from limosa.torch.optimize.guard import Context, copy_of
 from limosa.torch.optimize.technique import Change, Layer, Optimized, Technique, nonzeros
 
 _ROUNDS = 30
@@ -53,7 +52,7 @@ class _Rounding(Technique):
         Raises:
             ConfigError: no layer can be changed.
         """
-        twin = copy.deepcopy(model)
+        twin = copy_of(model)
         layers, refused = self._split(twin)
         if not layers:
             raise ConfigError("no layer can be changed", found=str(refused[:3]))
@@ -136,7 +135,7 @@ class LinearRounding(_Rounding):
     exclude: str = ""
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 16:
+        if not isinstance(self.bits, int | float) or not 2 <= self.bits <= 16:
             raise ConfigError("no number of bits", found=str(self.bits), allowed="2 to 16")
 
     def round(self, weight: torch.Tensor) -> torch.Tensor:
@@ -173,7 +172,7 @@ class CodebookRounding(_Rounding):
     exclude: str = ""
 
     def __post_init__(self) -> None:
-        if not 2 <= self.values <= 65536:
+        if not isinstance(self.values, int) or not 2 <= self.values <= 65536:
             raise ConfigError("no number of values", found=str(self.values), allowed="2 to 65536")
 
     def round(self, weight: torch.Tensor) -> torch.Tensor:

@@ -21,11 +21,20 @@ from torch import nn
 from limosa.errors import ConfigError
 from limosa.torch.optimize.encoding import near_lossless
 from limosa.torch.optimize.gradients import mean_gradients
-from limosa.torch.optimize.guard import Context, check_runs, evaluation, guard
-from limosa.torch.optimize.low_rank import LowRank, read_by_others
+from limosa.torch.optimize.guard import (
+    Context,
+    check_runs,
+    check_value,
+    copy_of,
+    evaluation,
+    guard,
+    value_of,
+)
+from limosa.torch.optimize.low_rank import LowRank
 from limosa.torch.optimize.pruning import MagnitudePruning
 from limosa.torch.optimize.rounding import LinearRounding
 from limosa.torch.optimize.technique import Layer, Refusal, replace_layer, split_layers, why_not
+from limosa.torch.optimize.watched import read_by_others
 from limosa.torch.tensors import load, save
 
 SPARSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -110,14 +119,20 @@ class Search:
         self._ranks = ranks
         self.model = model
         # Layers are put in the places of others, one at a time.
-        self._model, self._context, self._metric = copy.deepcopy(model), context, metric
+        check_runs(model, context)
+        self._model, self._context, self._metric = copy_of(model), context, metric
         model = self._model
         self._layers, self.refused = split_layers(model, only, exclude, why_not)
         if not self._layers:
             raise ConfigError("no layer can be changed", where="Search")
-        check_runs(model, context)
         self._read = read_by_others(model, self._layers, context) if ranks else {}
-        self.before = metric(model)
+        self.before = value_of(metric, model)
+        check_value(self.before)
+        if iter(context.batches) is context.batches:
+            raise ConfigError(
+                "batches are gone through several times", where="Context.batches",
+                found="an iterator", allowed="a list or a DataLoader",
+            )  # fmt: skip
         self._fine: dict[tuple[str, float, int], list[Option]] = {}
         self._curvature = curvature = mean_gradients(
             model, self._layers, context, "a search", squared=True
@@ -343,7 +358,8 @@ class Search:
         guard(twin, twin, self._context)
         predicted = self.rest + sum(one.nbytes for one in choices.values())
         return Found(
-            twin, dict(choices), predicted, len(data), data, self.before, self._metric(twin),
+            twin, dict(choices), predicted, len(data), data, self.before,
+            value_of(self._metric, twin),
             tuple(self.refused),
         )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from limosa.errors import ConfigError
-from limosa.torch.optimize.guard import Context, guard, outputs_of
+from limosa.torch.optimize.guard import Context, copy_of, guard, outputs_of
 from limosa.torch.optimize.structured import StructuredPruning
 from limosa.torch.optimize.technique import Change, Optimized, nonzeros
 
@@ -43,7 +42,8 @@ class Student:
     def __post_init__(self) -> None:
         if (self.width is None) == (self.model is None):
             raise ConfigError("one of width and model", where="Student")
-        if self.width is not None and not 0 < self.width < 1:
+        share = self.width if isinstance(self.width, int | float) else 0
+        if self.width is not None and not 0 < share < 1:
             raise ConfigError("no width", found=str(self.width), allowed="above 0, below 1")
 
     def apply(self, model: nn.Module, context: Context | None = None) -> Optimized:
@@ -60,7 +60,7 @@ class Student:
                 _reset(done.model)
             return Optimized(done.model, done.changes, done.refused)
         assert self.model is not None
-        student = copy.deepcopy(self.model)
+        student = copy_of(self.model)
         guard(student, student, used)
         _same_form(model, student, used)
         before, after = (sum(map(nonzeros, one.parameters())) for one in (model, student))

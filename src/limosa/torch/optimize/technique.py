@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from limosa.errors import ConfigError
-from limosa.torch.optimize.guard import TOLERANCE, Context, check_runs, guard
+from limosa.torch.optimize.guard import TOLERANCE, Context, check_runs, copy_of, guard, seeded
 from limosa.torch.refine.targets import is_transposed_linear, spots_of
 
 #: What techniques change, beside the Conv1D of transformers.
@@ -50,8 +49,8 @@ class Optimized:
         receiver_needs: what the receiver must have beyond an ordinary runtime; "" for nothing.
         masks: parameters by name -> where they must stay 0 while the model is trained further.
         gone: layers by path -> the inputs that they have no more.
+        kept: norms over channels, by path -> the channels that they still have.
         data: the file, of a technique that encodes.
-        comparable: whether the old network can be made to compute the same.
     """
 
     model: nn.Module
@@ -60,8 +59,8 @@ class Optimized:
     receiver_needs: str = ""
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
     gone: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    kept: dict[str, tuple[int, ...]] = field(default_factory=dict)
     data: bytes | None = field(default=None, repr=False)
-    comparable: bool = True
 
     @torch.no_grad()
     def keep_zeros(self) -> None:
@@ -108,8 +107,13 @@ class Technique(ABC):
                 something else than it should.
         """
         used = context or Context()
+        # Whatever mode the caller is in, and with random numbers that are not the caller's.
+        with torch.inference_mode(False), torch.enable_grad(), seeded(None):
+            return self._applied(model, used)
+
+    def _applied(self, model: nn.Module, used: Context) -> Optimized:
         check_runs(model, used)
-        twin = copy.deepcopy(model)
+        twin = copy_of(model)
         layers, refused = self._split(twin)
         if refused and used.refusals == "stop":
             raise ConfigError(
@@ -122,6 +126,7 @@ class Technique(ABC):
                 found="; ".join(f"{one.layer}: {one.why}" for one in refused[:5]) or "no layers",
             )  # fmt: skip
         done = self._change(twin, layers, used)
+        _freeze(model, done.model)
         found = replace(done, refused=(*refused, *done.refused))
         guard(self._reference(model, found), found.model, used, self.tolerance, self.remedy)
         return found
@@ -148,6 +153,14 @@ class Technique(ABC):
     def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
         """What the result should compute, in the old architecture."""
         return done.model
+
+
+def _freeze(before: nn.Module, after: nn.Module) -> None:
+    """Parameters that were frozen are so again, where they were made anew."""
+    frozen = {name for name, one in before.named_parameters() if not one.requires_grad}
+    for name, one in after.named_parameters():
+        if name in frozen:
+            one.requires_grad_(False)
 
 
 def tied_names(model: nn.Module) -> dict[str, str]:
@@ -218,6 +231,8 @@ def why_not(layer: Layer, tied: dict[str, str]) -> str:
         return "its weight is no parameter: quantized or re-parameterised already"
     if not weight.is_floating_point():
         return f"its weight is {weight.dtype}"
+    if not weight.numel():
+        return "it has no weights"
     if not bool(weight.isfinite().all()):
         return "its weight has NaN or an infinity"
     if layer.name in tied:

@@ -67,7 +67,7 @@ class TrainedSearch:
     context: Context
     metric: Callable[[nn.Module], float]
     train: Train
-    steps: int = 3
+    steps: int = 4
     only: str = ""
     exclude: str = ""
     ranks: bool = True
@@ -166,8 +166,12 @@ def _same(found: Found) -> dict[str, Option]:
     choices: dict[str, Option] = {}
     for path, choice in found.choices.items():
         plain = replace(choice, rank=None)
-        paths = [path] if choice.rank is None else [f"{path}.{n}".lstrip(".") for n in (0, 1)]
-        choices |= dict.fromkeys(paths, plain)
+        if choice.rank is None:
+            choices[path] = plain
+            continue
+        # The bytes are of both.
+        choices[f"{path}.0".lstrip(".")] = plain
+        choices[f"{path}.1".lstrip(".")] = replace(plain, nbytes=0, damage=0.0)
     return choices
 
 

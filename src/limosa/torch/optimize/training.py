@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from limosa.errors import ConfigError
 from limosa.torch.optimize.distill import Batch, Criterion, Distillation, fit, label_loss
+from limosa.torch.optimize.guard import copy_of
 from limosa.torch.optimize.technique import Optimized, check_choice
 from limosa.torch.refine.targets import norms_of
 
@@ -80,7 +80,7 @@ class Training:
         Raises:
             ConfigError: as for :func:`limosa.torch.optimize.fit`.
         """
-        twin = copy.deepcopy(model)
+        twin = copy_of(model)
         modes = [module.training for module in twin.modules()]
         _train_mode(twin, self.statistics == "freeze")
         zeros = Optimized(twin, (), masks=_masks_of(twin, masks))
