@@ -188,7 +188,13 @@ def guard(
             found=f"{type(error).__name__}: {error}"[:300],
             remedy="exclude layers whose sizes are also written elsewhere in the model",
         ) from error  # fmt: skip
-    wanted = outputs_of(reference, context)
+    try:
+        wanted = outputs_of(reference, context)
+    except Exception as error:
+        raise ConfigError(
+            "the result cannot be compared with what it should compute", where="guard",
+            found=f"{type(error).__name__}: {error}"[:300], remedy=remedy,
+        ) from error  # fmt: skip
     if not wanted:
         raise ConfigError(
             "the model gives no tensor to compare", where="guard",

@@ -278,12 +278,12 @@ def _prune(pruner: Any, model: nn.Module) -> tuple[_Places, _Places]:
     for group in pruner.step(interactive=True):
         now: dict[str, set[int]] = {}
         owners = _owners(model)
-        own = {id(module) for module in owners.values()}
         for dependency, places in group:
             target = dependency.target.module
-            target = owners.get(id(target), target)
+            owner = owners.get(id(target)) if isinstance(target, nn.Parameter) else None
+            target = target if owner is None else owner
             path = paths.get(id(target))
-            is_norm = id(target) in own or isinstance(target, NORMS)
+            is_norm = owner is not None or isinstance(target, NORMS)
             is_norm = is_norm and channels_of(target) > 0
             inside = not pruner.DG.is_out_channel_pruning_fn(dependency.handler)
             is_layer = inside and isinstance(getattr(target, "weight", 0), nn.Parameter)
