@@ -204,3 +204,42 @@ def test_layers_of_a_class_of_ones_own_are_proved_one_by_one(context):
     kept = optimize.BatchNormFolding().apply(net, context).model
     assert not kept[0].bias.any()
     assert kept[3].bias.any()
+
+
+class NormAndAct(nn.BatchNorm2d):
+    """As timm has them: the activation is in the norm."""
+
+    def __init__(self, channels, act, first=False):
+        super().__init__(channels)
+        self.act, self.first = act, first
+
+    def forward(self, x):
+        return super().forward(self.act(x)) if self.first else self.act(super().forward(x))
+
+
+@pytest.mark.parametrize("form", ["norm", "layer"])
+def test_a_norm_with_an_activation_in_it(form):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), NormAndAct(8, nn.Hardswish()), nn.Conv2d(8, 4, 1))
+    net[1].running_mean.normal_()
+    example = torch.randn(2, 3, 8, 8)
+    done = optimize.BatchNormFolding(form).apply(net.eval(), Context(example))
+    assert [one.layer for one in done.changes] == ["1"]
+    assert torch.allclose(done.model(example), net(example), atol=1e-5)
+    if form == "layer":
+        assert [type(one) for one in done.model[1]] == [nn.Hardswish]
+    else:
+        assert not done.model[0].bias.any()
+
+
+def test_a_norm_behind_its_activation_stays():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), NormAndAct(8, nn.ReLU(), first=True)).eval()
+    net[1].running_mean.fill_(0.1)
+    example = torch.randn(2, 3, 8, 8)
+    done = optimize.BatchNormFolding("layer").apply(net, Context(example))
+    assert not done.changes
+    unseen = optimize.BatchNormFolding("layer").apply(net)
+    assert not unseen.changes, "not proved"
+    folded = optimize.BatchNormFolding("norm").apply(net, Context(example)).model
+    assert folded[0].bias.any(), "the bias is not the norm's"
+    assert torch.allclose(folded(example), net(example), atol=1e-5)

@@ -7,7 +7,7 @@ before it is a fifth. In a pruned and rounded network these are a large part of 
 from __future__ import annotations
 
 import copy
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,8 +43,9 @@ _TOLERANCE = 1e-3
 class BatchNormFolding(Technique):
     """Statistics of batch norms go into scales and shifts, or these into the layers before.
 
-    A layer of a class of the model's own (one that pads by itself) is taken where the context's
-    example shows that it becomes what it should. For evaluation: whoever trains the result further
+    A layer or a norm of a class of the model's own (one that pads by itself, or has an activation
+    in it, as timm's) is taken where the context's example shows that it becomes what it should.
+    For evaluation: whoever trains the result further
     has no running statistics to go on from.
 
     Args:
@@ -113,7 +114,7 @@ class BatchNormFolding(Technique):
                 continue
             count = _nonzeros(layer.module)
             model = replace_layer(model, paths[id(before)], _fused(before, layer.module))
-            model = replace_layer(model, layer.path, nn.Identity())
+            model = replace_layer(model, layer.path, _rest_of(layer.module))
             changes.append(Change(layer.path, f"into {paths[id(before)]}", count, 0))
         return Optimized(model, tuple(changes), tuple(refused))
 
@@ -148,20 +149,31 @@ def _fused(before: nn.Module, norm: Any) -> nn.Module:
     return made.train(training)
 
 
+def _rest_of(norm: nn.Module) -> nn.Module:
+    """What is left of a norm that went into a layer: what it has in it, as an activation."""
+    inside = dict(norm.named_children())
+    rest = nn.Sequential(OrderedDict(inside)) if inside else nn.Identity()
+    return rest.train(norm.training)
+
+
 class _Tracer(ThreadTracer):
-    """Layers of a class of the model's own stay whole, as torch's do."""
+    """Layers and norms of a class of the model's own stay whole, as torch's do."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is recorded as a call."""
-        return isinstance(m, LAYERS) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (*LAYERS, *_NORMS)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _proved(
     model: nn.Module, pairs: dict[str, nn.Module], context: Context
 ) -> dict[str, nn.Module]:
-    """The pairs without those whose layer does more with its weight than torch's would."""
-    plain = {kind.forward for kind in _TORCHS}
-    odd = {path: one for path, one in pairs.items() if type(one).forward not in plain}
+    """The pairs without those whose layer or norm does more with its weight than torch's would."""
+    plain = {kind.forward for kind in (*_TORCHS, *_NORMS)}
+    odd = {
+        path: one
+        for path, one in pairs.items()
+        if {type(one).forward, type(model.get_submodule(path)).forward} - plain
+    }
     seen: dict[int, tuple[Any, Any]] = {}
 
     def keep(module: nn.Module, inputs: Any, named: Any) -> None:
@@ -185,7 +197,8 @@ def _proved(
 @torch.no_grad()
 def _becomes_one(before: nn.Module, norm: nn.Module, inputs: Any, named: Any) -> bool:
     wanted = copy.deepcopy(norm).eval()(copy.deepcopy(before).eval()(*inputs, **named))
-    apart = (_fused(before, norm).eval()(*inputs, **named) - wanted).abs().max()
+    found = _rest_of(norm).eval()(_fused(before, norm).eval()(*inputs, **named))
+    apart = (found - wanted).abs().max()
     return bool(apart <= _TOLERANCE * wanted.abs().max())
 
 
