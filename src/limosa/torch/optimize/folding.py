@@ -151,7 +151,7 @@ def _fused(before: nn.Module, norm: Any) -> nn.Module:
 
 def _rest_of(norm: nn.Module) -> nn.Module:
     """What is left of a norm that went into a layer: what it has in it, as an activation."""
-    inside = dict(norm.named_children())
+    inside = copy.deepcopy(dict(norm.named_children()))
     rest = nn.Sequential(OrderedDict(inside)) if inside else nn.Identity()
     return rest.train(norm.training)
 
