@@ -180,3 +180,17 @@ def test_a_result_that_cannot_be_run_is_refused(context):
 
     with pytest.raises(ConfigError, match="cannot be run"):
         optimize.HeadPruning(0.5).apply(network(Fixed), context)
+
+
+def test_modules_whose_heads_lie_elsewhere_are_left_alone(context):
+    torch.manual_seed(0)
+    odd = network(lambda: Fused(order="h3d"))
+    net = nn.Sequential(*network(Fused)[:2], *odd[:2]).eval()
+    done = optimize.HeadPruning(0.5).apply(net, context)
+    assert {one.layer for one in done.changes} == {"0.attention", "1.attention"}
+    assert {one.layer for one in done.refused} == {"2.attention", "3.attention"}
+    assert all("elsewhere" in one.why for one in done.refused)
+    with pytest.raises(ConfigError, match="elsewhere"):
+        optimize.HeadPruning(0.5).apply(
+            net, Context(context.example, context.batches, context.loss, refusals="stop")
+        )

@@ -23,6 +23,10 @@ Loss = Callable[[nn.Module, Batch], torch.Tensor]
 TOLERANCE = 1e-3
 
 
+class GuardError(ConfigError):
+    """The guard refused a result."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a technique may use beside the model.
@@ -176,14 +180,14 @@ def guard(
         remedy: for the message.
 
     Raises:
-        ConfigError: they compute different things, one computes NaN, or *model* cannot be run.
+        GuardError: they compute different things, one computes NaN, or *model* cannot be run.
     """
     if context.example is None:
         return
     try:
         found = outputs_of(model, context)
     except Exception as error:  # whatever a layer says to inputs that are not its own any more
-        raise ConfigError(
+        raise GuardError(
             "the result cannot be run", where="guard",
             found=f"{type(error).__name__}: {error}"[:300],
             remedy="exclude layers whose sizes are also written elsewhere in the model",
@@ -191,19 +195,19 @@ def guard(
     try:
         wanted = outputs_of(reference, context)
     except Exception as error:
-        raise ConfigError(
+        raise GuardError(
             "the result cannot be compared with what it should compute", where="guard",
             found=f"{type(error).__name__}: {error}"[:300], remedy=remedy,
         ) from error  # fmt: skip
     if not wanted:
-        raise ConfigError(
+        raise GuardError(
             "the model gives no tensor to compare", where="guard",
             allowed="a tensor, or a tuple, list or dict of them",
             remedy="compare without an example",
         )  # fmt: skip
     tolerance = max(tolerance, _coarsest(reference))
     if [one.shape for one in wanted] != [one.shape for one in found]:
-        raise ConfigError(
+        raise GuardError(
             "the result has another form of output", where="guard",
             found=str([tuple(one.shape) for one in found]),
             allowed=str([tuple(one.shape) for one in wanted]),
@@ -214,7 +218,7 @@ def guard(
         # Infinities, as of a mask, are to be the same ones.
         apart = float(torch.where(one == two, 0.0, one - two).abs().max()) if one.numel() else 0.0
         if not apart <= tolerance * max(largest, 1e-12):
-            raise ConfigError(
+            raise GuardError(
                 "the result computes something else than it should", where="guard",
                 found=f"an error of {apart:.3g} at outputs of {largest:.3g}",
                 allowed=f"{tolerance:g} of these", remedy=remedy,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from limosa.errors import ConfigError, MissingExtraError
 from limosa.torch.optimize.gradients import backward_passes
-from limosa.torch.optimize.guard import Context
+from limosa.torch.optimize.guard import Context, GuardError
 from limosa.torch.optimize.references import without_inputs
 from limosa.torch.optimize.technique import (
     Change,
@@ -127,6 +128,29 @@ class HeadPruning(Technique):
         check_share("share", self.share)
         check_choice("importance", self.importance, ("weight", "data"))
 
+    def _applied(self, model: nn.Module, used: Context) -> Optimized:
+        """All modules at once; where the guard refuses that, those that it takes alone."""
+        try:
+            return super()._applied(model, used)
+        except GuardError as error:
+            good = self._split(model)[0]
+            if len(good) < 2 or used.refusals == "stop":
+                raise
+            odd = [one.path for one in good if self._fails(model, one.path, used)]
+            if not odd or len(odd) == len(good):
+                raise
+            rest = replace(self, exclude="|".join([*filter(None, [self.exclude]), *map(_is, odd)]))
+            done = super(HeadPruning, rest)._applied(model, used)
+            why = f"its heads lie elsewhere than is usual ({error.args[0]})"
+            return replace(done, refused=(*done.refused, *(Refusal(one, why) for one in odd)))
+
+    def _fails(self, model: nn.Module, path: str, used: Context) -> bool:
+        try:
+            super(HeadPruning, replace(self, only=_is(path)))._applied(model, used)
+        except GuardError:
+            return True
+        return False
+
     def _split(self, model: nn.Module) -> tuple[list[Layer], list[Refusal]]:
         good, refused = [], []
         tied = tied_names(model)
@@ -184,6 +208,11 @@ class HeadPruning(Technique):
     def _reference(self, model: nn.Module, done: Optimized) -> nn.Module:
         """The old network, whose output layers do not heed the heads that went."""
         return without_inputs(model, done.gone)
+
+
+def _is(path: str) -> str:
+    """A pattern of this path alone."""
+    return f"^{re.escape(path)}$"
 
 
 def _why_not(one: Attention, tied: dict[str, str]) -> str:
