@@ -30,7 +30,8 @@ def test_rows_are_measured_and_written(tmp_path):
     for row in rows:
         if row.way.startswith("search"):
             asked = int(row.way.split()[-3].replace(",", ""))
-            assert 0.95 * asked < row.nbytes <= asked
+            assert row.nbytes <= asked
+            assert "not trained" not in row.way or row.nbytes > 0.95 * asked
     (known,) = [row for row in rows if row.levels]
     assert 0.98 * known.entropy < known.levels < known.nbytes
     report.write(tmp_path, rows)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import nn
 
 import limosa
@@ -82,7 +83,7 @@ def _has_norms(subject: Subject) -> bool:
 
 
 def recipes(subject: Subject, shares: Sequence[float] = (0.85, 0.95)) -> Iterator[Row]:
-    """Whole recipes, then a search in as many bytes as the smallest takes twice, to compare."""
+    """Whole recipes, then searches in as many bytes as the smallest and the largest take twice."""
     sizes = []
     for sparsity, width in [*((share, None) for share in shares), (shares[0], 0.6)]:
         todo = recipe(subject, sparsity, width)
@@ -93,10 +94,17 @@ def recipes(subject: Subject, shares: Sequence[float] = (0.85, 0.95)) -> Iterato
         way = f"recipe: {first}{sparsity:.0%} pruned, 4 bits"
         yield subject.row(way, "limosa", small, len(todo.data))
     search = optimize.Search(subject.model, subject.context, subject.check)
+    training = subject.training(2e-3)
+
+    def train(model: nn.Module, masks: dict[str, torch.Tensor]) -> nn.Module:
+        return training.run(model, subject.model, masks, subject.batches)
+
+    trained = optimize.TrainedSearch(subject.model, subject.context, subject.check, train)
     for asked in (2 * min(sizes), 2 * max(sizes)):
-        found = search.within(asked)
-        way = f"search, not trained, {asked:,} bytes asked"
-        yield subject.row(way, "limosa", found.model, found.nbytes)
+        for how, one in (("not trained", search), ("trained", trained)):
+            found = one.within(asked)
+            way = f"search, {how}, {asked:,} bytes asked"
+            yield subject.row(way, "limosa", found.model, found.nbytes)
 
 
 def without_labels(subject: Subject) -> Iterator[Row]:
