@@ -274,7 +274,7 @@ def test_who_announces_another_model_than_the_blob_is_refused(tmp_path, author):
     author.push(v1, f"{MODEL}:v1")
     here = Inventory(author.places.make_cache())
     lie = here.look(v2)
-    here.remember(v1, lie.state, lie.form)
+    here.remember(v1, lie.state, lie.form, kind="safetensors")
     with pytest.raises(ChecksumError):
         author.push(v1, f"{MODEL}:v2")
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from limosa.exchange.forms import manifest_of
+from limosa.exchange.on_disk import kind_here, manifest_here
 from limosa.hub.digest import version_digest
 from limosa.limits import Limits
 
@@ -32,6 +32,8 @@ class Held:
         state, form: as of a manifest.
         reference: what it was pulled or pushed as; "" if nobody said.
         hub: address of the hub of that reference.
+        kind: of the file or the folder (:func:`limosa.exchange.on_disk.kind_here`); "" if an
+            older limosa noted it, which looked at names alone.
     """
 
     path: str
@@ -40,6 +42,7 @@ class Held:
     form: str
     reference: str = ""
     hub: str = ""
+    kind: str = ""
 
     @property
     def digest(self) -> str:
@@ -70,18 +73,22 @@ class Inventory:
 
         Raises:
             FormatError: it is damaged.
-            ConfigError: there is no such model.
+            ConfigError: there is no such model, or it is an update, from which nothing starts.
         """
         place = os.path.abspath(path)
-        stamp = stamp_of(Path(place))
+        stamp, hint = stamp_of(Path(place)), ""
         for one in self._read():
-            if one.path == place and one.stamp == stamp:
+            if one.path != place:
+                continue
+            hint = one.kind
+            if one.stamp == stamp and one.kind:
                 named = replace(one, reference=reference, hub=hub) if reference else one
                 if named != one:
                     self._put(named)
                 return named
-        manifest = manifest_of(place, limits=limits, threads=threads)
-        found = Held(place, stamp, manifest.state, manifest.form, reference, hub)
+        kind = kind_here(place, hint)
+        manifest = manifest_here(place, kind, limits=limits, threads=threads)
+        found = Held(place, stamp, manifest.state, manifest.form, reference, hub, kind)
         self._put(found)
         return found
 
@@ -91,12 +98,13 @@ class Inventory:
         state: str,
         form: str,
         *,
+        kind: str = "",
         reference: str = "",
         hub: str = "",
     ) -> Held:
         """Note a model that was just written, so that it need not be read again."""
         place = os.path.abspath(path)
-        found = Held(place, stamp_of(Path(place)), state, form, reference, hub)
+        found = Held(place, stamp_of(Path(place)), state, form, reference, hub, kind)
         self._put(found)
         return found
 

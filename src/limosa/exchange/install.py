@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from limosa.codec.opening import open_base
+from limosa.codec.base import Base
 from limosa.errors import (
     AuthError,
     ChecksumError,
@@ -19,12 +19,14 @@ from limosa.errors import (
     LimosaError,
     TransportError,
 )
+from limosa.exchange.copies import UnusableError, copy_held
 from limosa.exchange.delivered import report
-from limosa.exchange.forms import form_of, manifest_of
+from limosa.exchange.forms import form_of
 from limosa.exchange.held import Held, Inventory, alone, names_of
+from limosa.exchange.on_disk import COMPRESSED, kind_of_sources, open_here
 from limosa.exchange.publish import Progress
 from limosa.exchange.route import check_plan, check_promise, open_route
-from limosa.exchange.swap import copy_into, finish_swap, restore_into
+from limosa.exchange.swap import finish_swap, restore_into
 from limosa.hub.client import HubClient
 from limosa.hub.file_digest import check_sha256
 from limosa.hub.reference import Reference
@@ -33,7 +35,8 @@ from limosa.limits import Limits
 
 # An edge that is still to be made may take so much more than its estimate.
 _MARGIN, _MARGIN_BYTES = 1.25, 64 * 2**10
-StateAndForm = tuple[str, str]
+# So many models that are held and cannot be used are tried, before the whole is fetched.
+_MOST_STARTS = 4
 
 
 @dataclass(frozen=True)
@@ -137,42 +140,33 @@ def pull_offline(
     name = str(reference)
     with alone(places.make_cache(), str(place)):
         finish_swap(place)
-        found = next(
-            (
-                one
-                for one in inventory.all()
-                if (one.reference == name and hub in ("", one.hub))
-                or one.digest == reference.digest
-            ),
-            None,
-        )
-        if found is None:
-            raise TransportError(
-                "offline, and this version is not here", where=name,
-                remedy="unset LIMOSA_OFFLINE; limosa cache ls lists what is here",
-            )  # fmt: skip
-        if found.path != str(place):
-            copy_into(place, Path(found.path), lambda copy: check_copy(copy, found.digest))
-            inventory.remember(
-                place, found.state, found.form, reference=found.reference, hub=found.hub
-            )
-    copied = found.path != str(place)
-    return PullResult(
-        str(place), name, found.digest, found.state, 0, 0, None, None, copied=copied
+        fit = [
+            one
+            for one in inventory.all()
+            if (one.reference == name and hub in ("", one.hub)) or one.digest == reference.digest
+        ]
+        failure: LimosaError | OSError | None = None
+        # What is at the output already needs no copy.
+        for found in sorted(fit, key=lambda one: one.path != str(place)):
+            copied = found.path != str(place) or found.kind in ("", COMPRESSED)
+            try:
+                if copied:
+                    kind = copy_held(place, found, guard=lambda copy: None)
+                    inventory.remember(
+                        place, found.state, found.form, kind=kind,
+                        reference=found.reference, hub=found.hub,
+                    )  # fmt: skip
+                return PullResult(
+                    str(place), name, found.digest, found.state, 0, 0, None, None, copied=copied
+                )
+            except UnusableError as error:
+                failure = failure or error.problem
+    if failure is not None:
+        raise failure
+    raise TransportError(
+        "offline, and this version is not here", where=name,
+        remedy="unset LIMOSA_OFFLINE; limosa cache ls lists what is here",
     )  # fmt: skip
-
-
-def check_copy(path: Path, digest: str, limits: Limits | None = None) -> None:
-    """Compare a model with what it should be.
-
-    Raises:
-        ChecksumError: it is another.
-    """
-    found = manifest_of(path, limits=limits).digest
-    if found != digest:
-        raise ChecksumError(
-            "the model that was here has changed", where=str(path), found=found, allowed=digest
-        )
 
 
 @dataclass(frozen=True)
@@ -195,8 +189,8 @@ class _Puller:
         held = [] if self.wishes.whole else inventory.all()
         plan = self._plan(want, held)
         target = plan["want"]["digest"]
-        if here is not None and here.digest == target:
-            return self._done(inventory, plan, 0, (here.state, here.form))
+        if here is not None and here.digest == target and here.kind != COMPRESSED:
+            return self._done(inventory, plan, 0, here)
         with alone(self.places.make_cache(), target):
             now = [] if self.wishes.whole else inventory.all()
             if now != held:
@@ -208,12 +202,21 @@ class _Puller:
         self, inventory: Inventory, want: str, plan: dict[str, Any], held: list[Held]
     ) -> PullResult:
         """Take the route; whatever is wrong with it, a simpler one in the same run."""
-        failure = ""
+        failure, tried = "", 0
         while True:
             try:
                 nbytes, what = self._take(plan, held)
                 done = self._done(inventory, plan, nbytes, what)
-                return replace(done, fallback=failure, copied=not plan["route"])
+                fallback = "" if plan["start"] else failure
+                return replace(done, fallback=fallback, copied=not plan["route"])
+            except UnusableError as error:
+                failure, tried = failure or str(error), tried + 1
+                self.told.stage("what was here cannot be used; looking for another", 0)
+                if isinstance(error.problem, ChecksumError):
+                    inventory.forget(error.held.path)
+                rest = [one for one in held if one.path != error.held.path]
+                held = rest if tried < _MOST_STARTS else []
+                plan = self._plan(want, held)
             except LimosaError as error:
                 from_nothing = not plan["start"]
                 simplest = from_nothing and len(plan["route"]) == 1
@@ -221,8 +224,8 @@ class _Puller:
                     raise
                 failure = failure or str(error)
                 self.told.stage(f"the update failed ({error.problem}); fetching the whole", 0)
-            # Of several blobs that lead from nothing to it, one may be what is wrong.
-            plan, held = self._plan(want, [], {"hops": 1} if from_nothing else {}), []
+                # Of several blobs that lead from nothing to it, one may be what is wrong.
+                plan, held = self._plan(want, [], {"hops": 1} if from_nothing else {}), []
 
     def _here(self, inventory: Inventory) -> Held | None:
         """What the output is now; None if there is none, or it is no model."""
@@ -253,7 +256,7 @@ class _Puller:
         check_plan(plan, None if own else self.reference.digest)
         return plan
 
-    def _take(self, plan: Mapping[str, Any], held: Sequence[Held]) -> tuple[int, StateAndForm]:
+    def _take(self, plan: Mapping[str, Any], held: Sequence[Held]) -> tuple[int, Held]:
         """Fetch a route and decode it into the output; its bytes, and what came of it."""
         folder = self.places.make_cache() / "pulls" / plan["want"]["digest"]
         resumed = folder.exists() and any(folder.iterdir())
@@ -270,12 +273,33 @@ class _Puller:
 
     def _fetch_and_decode(
         self, plan: Mapping[str, Any], held: Sequence[Held], folder: Path
-    ) -> tuple[int, StateAndForm]:
+    ) -> tuple[int, Held]:
+        base = self._start(plan, held)
         folder.mkdir(parents=True, exist_ok=True)
         self.told.stage("fetching", plan["nbytes"])
         hops = [(self._fetch(step, folder), step["layer"] or None) for step in plan["route"]]
-        what = self._decode(plan, held, hops)
+        what = self._decode(plan, base, hops)
         return sum(path.stat().st_size for path, _ in hops), what
+
+    def _start(self, plan: Mapping[str, Any], held: Sequence[Held]) -> Base | Held | None:
+        """What the route starts from, looked at before a byte is fetched for it; without a route,
+        what is to be copied."""
+        start, route = plan["start"], plan["route"]
+        found = next((one for one in held if start in (one.state, one.digest)), None)
+        if found is None and (start or not route):
+            raise CorruptError("the route starts elsewhere", found=start[:80])
+        if found is None or not route:
+            return found
+        try:
+            base = open_here(found.path, found.kind, limits=self.limits, threads=self.threads)
+            if base.digest.hex() != found.state:
+                raise ChecksumError(
+                    "the base of the update has changed", where=found.path,
+                    found=base.digest.hex(), allowed=found.state,
+                )  # fmt: skip
+        except (LimosaError, OSError) as error:
+            raise UnusableError(found, error) from None
+        return base
 
     def _fetch(self, step: Mapping[str, Any], folder: Path) -> Path:
         repository, nbytes, sha256 = self.reference.repository, step["nbytes"], step["sha256"]
@@ -299,33 +323,27 @@ class _Puller:
     def _decode(
         self,
         plan: Mapping[str, Any],
-        held: Sequence[Held],
+        start: Base | Held | None,
         hops: Sequence[tuple[Path, int | None]],
-    ) -> StateAndForm:
-        start, want = plan["start"], plan["want"]
-        found = next((one for one in held if start in (one.state, one.digest)), None)
-        if found is None and (start or not hops):
-            raise CorruptError("the route starts elsewhere", found=start[:80])
-        if not hops:
+    ) -> Held:
+        want = plan["want"]
+        if isinstance(start, Held):
             # It is held under another name.
-            assert found is not None
             self.told.stage("copying what is here", 0)
-            copy_into(self.output, Path(found.path), self._checks(want["digest"]))
-            return found.state, found.form
-        base = None
-        if found is not None:
-            base = open_base(found.path, limits=self.limits, threads=self.threads)
+            kind = copy_held(
+                self.output, start, guard=lambda copy: None, limits=self.limits,
+                threads=self.threads, progress=self.told.advance,
+            )  # fmt: skip
+            return replace(start, kind=kind)
         self.told.stage("decoding", want["nbytes"])
-        model = open_route(base, hops, limits=self.limits, threads=self.threads)
+        model = open_route(start, hops, limits=self.limits, threads=self.threads)
         check_promise(model, want["digest"])
         restore_into(self.output, model, self.limits, self.told.advance)
-        return model.digest.hex(), form_of(model.sources)
-
-    def _checks(self, digest: str) -> Callable[[Path], None]:
-        return lambda copy: check_copy(copy, digest, self.limits)
+        kind = kind_of_sources(model.sources)
+        return Held("", "", model.digest.hex(), form_of(model.sources), kind=kind)
 
     def _done(
-        self, inventory: Inventory, plan: Mapping[str, Any], nbytes: int, what: StateAndForm
+        self, inventory: Inventory, plan: Mapping[str, Any], nbytes: int, what: Held
     ) -> PullResult:
         """Note what is here now, here and on the hub."""
         want, repository = plan["want"], self.reference.repository
@@ -333,7 +351,10 @@ class _Puller:
         if not want["name"]:
             named = Reference(repository, digest=want["digest"])
         if self.output.is_file() or self.output.is_dir():
-            inventory.remember(self.output, *what, reference=str(named), hub=self.client.url)
+            inventory.remember(
+                self.output, what.state, what.form, kind=what.kind, reference=str(named),
+                hub=self.client.url,
+            )  # fmt: skip
         report(self.client, repository, plan, nbytes, inventory.all())
         start = plan["start"] if plan["route"] else want["state"]
         return PullResult(

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from limosa import __version__
+from limosa.codec.base import Base
 from limosa.codec.joint import choose_base
-from limosa.codec.opening import open_base
 from limosa.codec.quality import Quality
 from limosa.errors import (
     AuthError,
@@ -19,10 +19,12 @@ from limosa.errors import (
     ConfigError,
     ConflictError,
     FormatError,
+    LimosaError,
     NotFoundError,
 )
 from limosa.exchange import local
 from limosa.exchange.held import Held, Inventory, alone, stamp_of
+from limosa.exchange.on_disk import check_pushable, open_here
 from limosa.files import read
 from limosa.hub.client import HubClient
 from limosa.hub.file_digest import sha256_of
@@ -123,9 +125,10 @@ def push(
     told, words = progress or Progress(), description or Description()
     inventory = Inventory(places.make_cache())
     told.stage("reading", 0)
+    check_pushable(model)
     held = inventory.look(model, limits=limits, threads=threads)
     _check_may_push(client, reference.repository)
-    with read(model, limits=limits) as bundle:
+    with read(model, kind=held.kind, limits=limits) as bundle:
         raw = bundle.nbytes
     # The second push of one model waits, and finds that the hub has it.
     with alone(places.make_cache(), f"push {held.digest}"):
@@ -136,13 +139,13 @@ def push(
             _drop_blobs(places, held)
             _note(client, inventory, held, reference)
             return PushResult(str(reference), held.digest, "", 0, 0, raw, True)
-        chosen = _choose(model, held, versions, inventory, bases, threads, limits)
+        chosen = _choose(held, versions, inventory, bases, threads, limits)
         state = "" if chosen is None else chosen.state
         blob = _uploads(places) / _blob_name(held, state, layers)
         for left in blob.parent.glob(f".{blob.name}.tmp-*"):
             left.unlink()  # of a push that was killed while it encoded
         if not blob.exists():
-            _encode(model, blob, chosen, layers, threads, limits, told)
+            _encode(held, blob, chosen, layers, threads, limits, told)
         nbytes, sent = _send(client, reference, held, state, blob, words, told)
         _drop_blobs(places, held)
         _note(client, inventory, held, reference)
@@ -176,8 +179,9 @@ def _note(client: HubClient, inventory: Inventory, held: Held, reference: Refere
     """Remember what a model is called, unless it was changed meanwhile."""
     if stamp_of(Path(held.path)) == held.stamp:
         inventory.remember(
-            held.path, held.state, held.form, reference=str(reference), hub=client.url
-        )
+            held.path, held.state, held.form, kind=held.kind, reference=str(reference),
+            hub=client.url,
+        )  # fmt: skip
 
 
 def _blob_name(held: Held, base: str, layers: Sequence[Quality]) -> str:
@@ -218,7 +222,6 @@ def _versions(client: HubClient, repository: str) -> list[dict[str, Any]]:
 
 
 def _choose(
-    model: str | os.PathLike[str],
     held: Held,
     versions: Sequence[Mapping[str, Any]],
     inventory: Inventory,
@@ -237,19 +240,29 @@ def _choose(
     here = inventory.of_states(set(states))
     # The newest ones: models of one line are nearest to the last.
     newest = [here[state] for state in dict.fromkeys(reversed(states)) if state in here]
-    candidates = list({one.state: one for one in [*named, *newest[:_NEWEST]]}.values())
-    if not candidates:
+    opened: dict[str, tuple[Held, Base]] = {}
+    for one in [*named, *newest[:_NEWEST]]:
+        if one.state in opened:
+            continue
+        try:
+            base = open_here(one.path, one.kind, limits=limits, threads=threads)
+            opened[one.state] = one, base
+        except (LimosaError, OSError):
+            # One that nobody named, and that cannot be read any more, is no candidate.
+            if one in named:
+                raise
+    if not opened:
         return None
-    with read(model, limits=limits) as bundle:
-        opened = [open_base(one.path, limits=limits, threads=threads) for one in candidates]
-        choice = choose_base(bundle, opened, threads=threads)
+    candidates = [one for one, _ in opened.values()]
+    with read(held.path, kind=held.kind, limits=limits) as bundle:
+        choice = choose_base(bundle, [base for _, base in opened.values()], threads=threads)
     if choice.sampled[choice.number] >= choice.intra:
         return None
     return candidates[choice.number]
 
 
 def _encode(
-    model: str | os.PathLike[str],
+    held: Held,
     blob: Path,
     base: Held | None,
     layers: Sequence[Quality],
@@ -257,17 +270,21 @@ def _encode(
     limits: Limits | None,
     told: Progress,
 ) -> None:
-    with read(model, limits=limits) as bundle:
+    with read(held.path, kind=held.kind, limits=limits) as bundle:
         told.stage("encoding", bundle.nbytes * max(1, len(layers)))
-    path = None if base is None else base.path
+    start = None
+    if base is not None:
+        start = open_here(base.path, base.kind, limits=limits, threads=threads)
     if layers:
         local.compress_layers(
-            model, blob, layers, base=path, threads=threads, limits=limits, progress=told.advance
-        )
+            held.path, blob, layers, base=start, threads=threads, limits=limits, kind=held.kind,
+            progress=told.advance,
+        )  # fmt: skip
     else:
         local.compress(
-            model, blob, base=path, threads=threads, limits=limits, progress=told.advance
-        )
+            held.path, blob, base=start, threads=threads, limits=limits, kind=held.kind,
+            progress=told.advance,
+        )  # fmt: skip
 
 
 def _send(

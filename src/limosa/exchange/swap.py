@@ -9,26 +9,45 @@ from pathlib import Path
 
 from limosa.codec.opening import Model
 from limosa.errors import ConfigError
-from limosa.files import Restorer
+from limosa.exchange.on_disk import is_one_file
+from limosa.files import Bundle, Restorer
 from limosa.limits import Limits
+
+Check = Callable[[Path], None]
+
+
+def _let(place: Path) -> None:
+    """Nothing is wrong."""
 
 
 def restore_into(
     output: Path,
-    model: Model,
+    model: Model | Bundle,
     limits: Limits | None = None,
     progress: Callable[[int], None] | None = None,
+    *,
+    check: Check = _let,
+    guard: Check = _let,
 ) -> None:
     """Decode *model* beside *output*, and put it in its place; digests are compared before.
 
     A file is replaced in one step. A folder cannot be: the old one is renamed, then the new one;
     :func:`finish_swap` mends what a crash between the two leaves.
 
+    Args:
+        output: a file or a folder.
+        model: what reads it.
+        limits: what it may ask for.
+        progress: is called with the number of tensor bytes done since the last call.
+        check: is called with what was written, and raises if it is not as it should be.
+        guard: is called with the same just before the swap, and raises if what is at *output*
+            must stay.
+
     Raises:
         FormatError: it is damaged; *output* is as it was.
         ConfigError: a folder would take the place of a file, or the reverse.
     """
-    folder = len(model.sources) != 1 or model.sources[0].path != ""
+    folder = not is_one_file(model.sources)
     if output.exists() and output.is_dir() != folder:
         raise ConfigError(
             "the output is a folder and the model is not, or the reverse", where=str(output),
@@ -41,21 +60,35 @@ def restore_into(
             if progress is not None:
                 progress(data.nbytes)
         restorer.finish()
-    _swap(output, place)
+    _install(output, place, check, guard)
 
 
-def copy_into(output: Path, source: Path, check: Callable[[Path], None]) -> None:
-    """Put a copy of a model that is here in the place of *output*, if *check* lets it."""
-    # What kind of file it is, its name says.
-    place = _room(output, "" if source.is_dir() else source.suffix)
+def copy_into(output: Path, source: Path, check: Check, guard: Check = _let) -> None:
+    """Put a copy of a model that is here in the place of *output*, if *check* lets it.
+
+    Raises:
+        ConfigError: a folder would take the place of a file, or the reverse.
+    """
+    if output.exists() and output.is_dir() != source.is_dir():
+        raise ConfigError(
+            "the output is a folder and the model is not, or the reverse", where=str(output),
+            remedy="name another output",
+        )  # fmt: skip
+    place = _room(output)
     if source.is_dir():
         shutil.copytree(source, place)
     else:
         shutil.copyfile(source, place)
         with place.open("rb") as file:
             os.fsync(file.fileno())
+    _install(output, place, check, guard)
+
+
+def _install(output: Path, place: Path, check: Check, guard: Check) -> None:
     try:
-        check(place)
+        if place != output:  # what went into a device or a pipe cannot be read again
+            check(place)
+            guard(place)
     except BaseException:
         _remove(place)
         raise
@@ -76,12 +109,12 @@ def finish_swap(output: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _room(output: Path, suffix: str = "") -> Path:
+def _room(output: Path) -> Path:
     """Where the new model is written: beside the old one, or, for a device or a pipe, into it."""
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.exists() and not output.is_file() and not output.is_dir():
         return output
-    place = _new(output, suffix)
+    place = _new(output)
     _remove(place)
     return place
 
@@ -121,9 +154,9 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _new(output: Path, suffix: str = "") -> Path:
+def _new(output: Path) -> Path:
     real = Path(os.path.realpath(output))
-    return real.with_name(f".{real.name[:200]}.limosa-new{suffix}")
+    return real.with_name(f".{real.name[:200]}.limosa-new")
 
 
 def _old(output: Path) -> Path:

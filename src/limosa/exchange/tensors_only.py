@@ -6,9 +6,9 @@ import os
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-from limosa.codec.opening import open_base
-from limosa.errors import ConfigError, TransportError
+from limosa.errors import ConfigError, LimosaError, TransportError
 from limosa.exchange.held import Inventory, names_of
+from limosa.exchange.on_disk import open_here
 from limosa.exchange.route import Hop, check_plan, check_promise, open_route
 from limosa.files import Restorer
 from limosa.files.safetensors import bundle_from_tensors
@@ -79,15 +79,22 @@ def pull_tensors(
         FormatError: a blob is damaged.
     """
     held = Inventory(places.make_cache()).all()
-    # Only over blobs that are there: one that is made for this would be read whole.
-    plan = client.plan(
-        reference.repository, reference.version, names_of(held), limits={"seconds": 0}
-    )
-    check_plan(plan, reference.digest)
     base = None
-    start = next((one for one in held if plan["start"] in (one.state, one.digest)), None)
-    if start is not None:
-        base = open_base(start.path, limits=limits, threads=threads)
+    while True:
+        # Only over blobs that are there: one that is made for this would be read whole.
+        plan = client.plan(
+            reference.repository, reference.version, names_of(held), limits={"seconds": 0}
+        )
+        check_plan(plan, reference.digest)
+        start = next((one for one in held if plan["start"] in (one.state, one.digest)), None)
+        if start is None:
+            break
+        try:
+            base = open_here(start.path, start.kind, limits=limits, threads=threads)
+            break
+        except (LimosaError, OSError):
+            # It cannot be read any more: another one, or nothing, is started from.
+            held = [one for one in held if one.path != start.path]
     blobs = [
         RemoteBlob(client, reference.repository, step["sha256"], step["nbytes"])
         for step in plan["route"]
