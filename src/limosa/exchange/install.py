@@ -17,6 +17,7 @@ from limosa.errors import (
     CorruptError,
     FormatError,
     LimosaError,
+    NotFoundError,
     TransportError,
 )
 from limosa.exchange.copies import UnusableError, copy_held
@@ -24,6 +25,7 @@ from limosa.exchange.delivered import report
 from limosa.exchange.forms import form_of
 from limosa.exchange.held import Held, Inventory, alone, names_of
 from limosa.exchange.on_disk import COMPRESSED, kind_of_sources, open_here
+from limosa.exchange.placed import Placed
 from limosa.exchange.publish import Progress
 from limosa.exchange.route import check_plan, check_promise, open_route
 from limosa.exchange.swap import finish_swap, restore_into
@@ -113,6 +115,7 @@ def pull(
 
     Raises:
         HubError: whatever the hub says.
+        ConfigError: *output* is a folder with something in it that would be lost.
         FormatError: not even the whole model was what it should be.
     """
     puller = _Puller(
@@ -140,6 +143,7 @@ def pull_offline(
     name = str(reference)
     with alone(places.make_cache(), str(place)):
         finish_swap(place)
+        placed = Placed(places.make_cache())
         fit = [
             one
             for one in inventory.all()
@@ -151,7 +155,7 @@ def pull_offline(
             copied = found.path != str(place) or found.kind in ("", COMPRESSED)
             try:
                 if copied:
-                    kind = copy_held(place, found, guard=lambda copy: None)
+                    kind = copy_held(place, found, guard=lambda copy: placed.replace(place, copy))
                     inventory.remember(
                         place, found.state, found.form, kind=kind,
                         reference=found.reference, hub=found.hub,
@@ -191,6 +195,7 @@ class _Puller:
         target = plan["want"]["digest"]
         if here is not None and here.digest == target and here.kind != COMPRESSED:
             return self._done(inventory, plan, 0, here)
+        self._check_room(here)
         with alone(self.places.make_cache(), target):
             now = [] if self.wishes.whole else inventory.all()
             if now != held:
@@ -235,6 +240,28 @@ class _Puller:
             return inventory.look(self.output, limits=self.limits, threads=self.threads)
         except LimosaError:
             return None
+
+    def _check_room(self, here: Held | None) -> None:
+        """Refuse to replace what would be lost, before a byte is fetched."""
+        placed = Placed(self.places.make_cache())
+        try:
+            placed.check(self.output)
+        except ConfigError:
+            if here is None or not self._is_on_hub(here):
+                raise
+            # Nobody pulled it, and yet it is one of the versions: it can be had again.
+            placed.accept(self.output)
+            placed.check(self.output)
+
+    def _is_on_hub(self, here: Held) -> bool:
+        try:
+            self.client.version(self.reference.repository, f"@{here.digest}")
+        except NotFoundError:
+            return False
+        return True
+
+    def _guard(self, place: Path) -> None:
+        Placed(self.places.make_cache()).replace(self.output, place)
 
     def _want(self) -> str:
         version = self.reference.version
@@ -331,14 +358,14 @@ class _Puller:
             # It is held under another name.
             self.told.stage("copying what is here", 0)
             kind = copy_held(
-                self.output, start, guard=lambda copy: None, limits=self.limits,
-                threads=self.threads, progress=self.told.advance,
+                self.output, start, guard=self._guard, limits=self.limits, threads=self.threads,
+                progress=self.told.advance,
             )  # fmt: skip
             return replace(start, kind=kind)
         self.told.stage("decoding", want["nbytes"])
         model = open_route(start, hops, limits=self.limits, threads=self.threads)
         check_promise(model, want["digest"])
-        restore_into(self.output, model, self.limits, self.told.advance)
+        restore_into(self.output, model, self.limits, self.told.advance, guard=self._guard)
         kind = kind_of_sources(model.sources)
         return Held("", "", model.digest.hex(), form_of(model.sources), kind=kind)
 

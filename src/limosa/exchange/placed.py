@@ -1,0 +1,122 @@
+"""What pulls put into folders: only that is replaced, whatever else lies there is somebody's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from limosa.errors import ConfigError
+
+_REMEDY = "move it elsewhere, or name another folder with -o: a model's folder is replaced whole"
+
+
+class Placed:
+    """The files that pulls wrote to each folder, by sizes and times.
+
+    The list of held models forgets a folder as soon as somebody changes it; this does not.
+
+    Args:
+        cache: folder for the lists.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._folder = cache / "placed"
+
+    def check(self, output: Path) -> None:
+        """Refuse to replace a folder if something would be lost, or where somebody stands in it.
+
+        Args:
+            output: where a model shall be; a file, or nothing there, may always be replaced.
+
+        Raises:
+            ConfigError: it is, or holds, the current or the home folder; or a file in it was
+                not put there by a pull, or has changed since.
+        """
+        real = Path(os.path.realpath(output))
+        if not real.is_dir():
+            return
+        for name, place in (("the current folder", _current()), ("the home folder", _home())):
+            if place is not None and (place == real or real in place.parents):
+                raise ConfigError(
+                    f"{name} would be replaced", where=str(output),
+                    remedy="name a folder for the model alone with -o",
+                )  # fmt: skip
+        known = self._read(real)
+        for path, stamp in sorted(_files(real).items()):
+            stamps = [files.get(path) for files in known]
+            if stamp in stamps:
+                continue
+            was = "changed since it was pulled" if any(stamps) else "not of an earlier pull"
+            raise ConfigError(
+                "a file in the output would be lost", where=str(output), found=f"{path}: {was}",
+                allowed="a folder that holds what pull put there, or nothing", remedy=_REMEDY,
+            )  # fmt: skip
+
+    def replace(self, output: Path, place: Path) -> None:
+        """Note that the folder *place* is about to become *output*, where nothing may be lost.
+
+        What is there now stays noted beside it, as the machine may stop before the swap.
+
+        Raises:
+            ConfigError: as for :meth:`check`.
+        """
+        self.check(output)
+        real = Path(os.path.realpath(output))
+        if place.is_dir():
+            self._write(real, [_files(place), _files(real)])
+
+    def accept(self, output: Path) -> None:
+        """Note that what is in *output* is elsewhere as well, and may be replaced."""
+        real = Path(os.path.realpath(output))
+        self._write(real, [_files(real)])
+
+    def _write(self, real: Path, files: list[dict[str, str]]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(real)
+        beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        beside.write_text(json.dumps({"path": str(real), "files": files}), encoding="utf-8")
+        os.replace(beside, path)
+
+    def _read(self, real: Path) -> list[Mapping[str, str]]:
+        try:
+            found = json.loads(self._path(real).read_text(encoding="utf-8"))
+            return [dict(one) for one in found["files"]] if found["path"] == str(real) else []
+        except (OSError, ValueError, TypeError, KeyError):
+            return []  # then nothing is known, and nothing is replaced
+
+    def _path(self, real: Path) -> Path:
+        name = hashlib.sha256(os.fsencode(real)).hexdigest()[:32]
+        return self._folder / f"{name}.json"
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Sizes and times of all below that is no folder; a link is one thing, whatever it leads to.
+
+    They stay when the folder is renamed.
+    """
+    found = {}
+    for root, folders, files in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(root, name))]
+        for name in (*files, *links):
+            path = os.path.join(root, name)
+            with suppress(FileNotFoundError):
+                stat = os.lstat(path)
+                found[os.path.relpath(path, folder)] = f"{stat.st_size}-{stat.st_mtime_ns}"
+    return found
+
+
+def _current() -> Path | None:
+    with suppress(OSError):
+        return Path(os.path.realpath(os.getcwd()))
+    return None
+
+
+def _home() -> Path | None:
+    with suppress(RuntimeError):
+        return Path(os.path.realpath(Path.home()))
+    return None
