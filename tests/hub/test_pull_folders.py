@@ -23,7 +23,7 @@ MODEL = "team/shard"
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """A hub with three versions of a folder; tests only read from it."""
+    """A hub with three versions of a folder, of which tests change nothing."""
     root = tmp_path_factory.mktemp("shop")
     with running_hub(root / "hub") as server:
         author, made, model = Machine(root / "author", server.url, server.admin_token), [], None
@@ -208,3 +208,30 @@ def test_who_follows_is_told_and_stops(tmp_path, edge):
         "pull", f"{MODEL}:v2", "-o", out, "--follow", "--interval", "0.1", cwd=tmp_path, status=2
     )
     assert "log.txt" in errors
+
+
+def test_a_repository_around_a_model_is_sent_nowhere_and_never_lost(tmp_path, shop, edge):
+    _, folders = shop
+    here = tmp_path / "here"
+    shutil.copytree(folders[0], here)
+    (here / ".git").mkdir()
+    (here / ".git" / "config").write_text("url = https://user:password@host")
+    (here / ".cache" / "huggingface").mkdir(parents=True)
+    (here / ".cache" / "huggingface" / "lock").touch()
+    printed, errors = edge.run("push", here, f"{MODEL}:again", "--no-latest", cwd=tmp_path)
+    assert "has this model already" in printed
+    assert errors.count("left out") == 1
+    assert ".git" in errors
+    # A copy on this machine is without it as well.
+    out = tmp_path / "out"
+    assert edge.pull(f"{MODEL}:v1", out).copied
+    assert tree(out) == tree(folders[0])
+    # What git does meanwhile does not change the model.
+    (here / ".git" / "config").write_text("changed")
+    out = tmp_path / "next"
+    assert edge.pull(f"{MODEL}:v2", out).start
+    # Where it lies it is in the way.
+    shutil.rmtree(here / ".cache")
+    with pytest.raises(ConfigError, match=r"\.git/config: not of an earlier pull"):
+        edge.pull(f"{MODEL}:v2", here)
+    assert (here / ".git" / "config").read_text() == "changed"

@@ -56,6 +56,24 @@ def test_a_folder(folder, tmp_path):
     assert read(tmp_path / "out").sources == bundle.sources
 
 
+def test_what_tools_put_around_a_model_is_left_out_and_said_once(folder, tmp_path, caplog):
+    expected = read(folder).sources
+    for name in (".git/config", "unet/.git", ".cache/huggingface/download/a.lock"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("password")
+    (folder / ".gitattributes").write_text("*.bin lfs")
+    (folder / ".cache" / "own.json").write_text("{}")
+    # Nor is it looked at: a pipe or a link would be refused.
+    os.mkfifo(folder / ".git" / "pipe")
+    for _ in range(2):
+        found = read(folder).sources
+    assert [s for s in found if s.path not in (".gitattributes", ".cache/own.json")] == expected
+    assert len(found) == len(expected) + 2
+    (record,) = caplog.records
+    assert ".cache/huggingface, .git, unet/.git" in record.getMessage()
+
+
 def test_large_files_that_do_not_shrink_travel_as_tensors(tmp_path):
     root = tmp_path / "model"
     root.mkdir()

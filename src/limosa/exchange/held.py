@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from limosa.exchange.on_disk import kind_here, manifest_here
+from limosa.files.folder import is_left_out
 from limosa.hub.digest import version_digest
 from limosa.limits import Limits
 
@@ -178,7 +179,8 @@ def alone(cache: Path, what: str) -> Iterator[None]:
 
 
 def stamp_of(path: Path) -> str:
-    """Sizes and times of a file, or of all files of a folder; "" if there is none.
+    """Sizes and times of a file, or of all files of a folder that are of the model; "" if there
+    is none.
 
     >>> stamp_of(Path("/nowhere"))
     ''
@@ -188,7 +190,8 @@ def stamp_of(path: Path) -> str:
             found = path.stat()
             return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
         inside = sorted(one for one in path.rglob("*") if one.is_file())
-        each = [f"{one.relative_to(path)} {stamp_of(one)}" for one in inside]
+        named = [(one.relative_to(path), one) for one in inside]
+        each = [f"{name} {stamp_of(one)}" for name, one in named if not is_left_out(name)]
         return hashlib.sha256("\n".join(each).encode(errors="surrogateescape")).hexdigest()
     except OSError:
         return ""

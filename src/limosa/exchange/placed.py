@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from limosa.errors import ConfigError
+from limosa.files.folder import is_left_out
 
 _REMEDY = "move it elsewhere, or name another folder with -o: a model's folder is replaced whole"
 
@@ -71,9 +72,11 @@ class Placed:
             self._write(real, [_files(place), _files(real)])
 
     def accept(self, output: Path) -> None:
-        """Note that what is in *output* is elsewhere as well, and may be replaced."""
+        """Note that the model in *output* is elsewhere as well, and may be replaced; what is left
+        out of models is here alone."""
         real = Path(os.path.realpath(output))
-        self._write(real, [_files(real)])
+        kept = {path: stamp for path, stamp in _files(real).items() if not is_left_out(path)}
+        self._write(real, [kept])
 
     def _write(self, real: Path, files: list[dict[str, str]]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

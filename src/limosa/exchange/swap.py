@@ -11,6 +11,7 @@ from limosa.codec.opening import Model
 from limosa.errors import ConfigError
 from limosa.exchange.on_disk import is_one_file
 from limosa.files import Bundle, Restorer
+from limosa.files.folder import is_left_out
 from limosa.limits import Limits
 
 Check = Callable[[Path], None]
@@ -76,7 +77,12 @@ def copy_into(output: Path, source: Path, check: Check, guard: Check = _let) -> 
         )  # fmt: skip
     place = _room(output)
     if source.is_dir():
-        shutil.copytree(source, place)
+
+        def left_out(folder: str, names: list[str]) -> list[str]:
+            at = Path(folder).relative_to(source)
+            return [name for name in names if is_left_out(at / name)]
+
+        shutil.copytree(source, place, ignore=left_out)
     else:
         shutil.copyfile(source, place)
         with place.open("rb") as file:

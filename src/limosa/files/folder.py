@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path, PurePath
 from typing import Any
 
 from limosa.errors import ConfigError, CorruptError, FormatError, LimitError
@@ -20,6 +23,8 @@ from limosa.tensors import Bytes, TensorSpec, check_specs
 
 INDEX_SUFFIX = ".safetensors.index.json"
 
+log = logging.getLogger("limosa.files")
+
 # Folders within folders: more than any model has, less than Python's stack.
 _MAX_DEPTH = 64
 
@@ -28,7 +33,7 @@ def read_folder(root: str | os.PathLike[str], limits: Limits) -> Bundle:
     """The bundle of every file below *root*, in the order of their paths.
 
     Symbolic links to files inside *root* are read as those files; other links are refused. Folders
-    without files are not kept.
+    without files are not kept, nor is what :func:`is_left_out` names, which is said once.
 
     Raises:
         ConfigError: a link leaves *root*, or something is neither a file nor a folder.
@@ -36,7 +41,29 @@ def read_folder(root: str | os.PathLike[str], limits: Limits) -> Bundle:
         LimitError: there are more files or tensors than *limits* allow.
     """
     base = Path(root).resolve()
-    return _join(base, sorted(_walk(base, base, limits, 0)), limits)
+    left_out: list[str] = []
+    paths = sorted(_walk(base, base, limits, 0, left_out))
+    if left_out:
+        _say_left_out(os.fspath(root), ", ".join(sorted(left_out)))
+    return _join(base, paths, limits)
+
+
+def is_left_out(path: str | PurePath) -> bool:
+    """Whether a path in a folder is of ``.git`` or of ``.cache/huggingface``, at any depth.
+
+    Tools put them around a model. They differ from machine to machine, and ``.git/config`` may
+    hold a password, so they go nowhere; ``hf upload`` leaves out the same.
+
+    >>> [is_left_out(path) for path in (".git/config", "a/.cache/huggingface/x", ".gitignore")]
+    [True, True, False]
+    """
+    parts = PurePath(path).parts
+    return ".git" in parts or (".cache", "huggingface") in pairwise(parts)
+
+
+@lru_cache(maxsize=64)  # a folder is read several times by one command
+def _say_left_out(root: str, names: str) -> None:
+    log.warning("%s: left out, as it is no part of the model: %s", root, names)
 
 
 def read_index(index: str | os.PathLike[str], limits: Limits) -> Bundle:
@@ -84,7 +111,9 @@ def _shards(path: Path, limits: Limits) -> list[str]:
     return sorted(set(weights.values()))
 
 
-def _walk(folder: Path, base: Path, limits: Limits, depth: int) -> Iterator[str]:
+def _walk(
+    folder: Path, base: Path, limits: Limits, depth: int, left_out: list[str]
+) -> Iterator[str]:
     """The relative paths of the files below *folder*, in no particular order."""
     if depth > _MAX_DEPTH:
         raise LimitError(
@@ -93,8 +122,12 @@ def _walk(folder: Path, base: Path, limits: Limits, depth: int) -> Iterator[str]
     with os.scandir(folder) as entries:
         for entry in entries:
             path = Path(entry.path)
+            relative = path.relative_to(base).as_posix()
+            if is_left_out(relative):
+                left_out.append(relative)
+                continue
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(path, base, limits, depth + 1)
+                yield from _walk(path, base, limits, depth + 1, left_out)
                 continue
             if entry.is_symlink():
                 _check_inside(path, base)
@@ -105,7 +138,7 @@ def _walk(folder: Path, base: Path, limits: Limits, depth: int) -> Iterator[str]
                     where=str(path),
                     remedy="remove it, or replace a link by what it points to",
                 )
-            yield path.relative_to(base).as_posix()
+            yield relative
 
 
 def _check_inside(path: Path, base: Path) -> None:
