@@ -179,6 +179,49 @@ def test_layers_are_sent_in_one_blob(tmp_path, author):
         assert client.plan(MODEL, "v1")["nbytes"] == result.nbytes
 
 
+def test_layers_of_a_model_that_the_hub_has_without_them_are_not_dropped_silently(tmp_path, author):
+    (v1,) = line(tmp_path, 1)
+    layers = [limosa.Target(bits=3), limosa.Lossless()]
+    author.push(v1, f"{MODEL}:v1", description=Description(tags=["latest"]))
+    for name in ("v1", "again"):
+        with pytest.raises(ConflictError, match="no layers"):
+            author.push(v1, f"{MODEL}:{name}", layers=layers)
+    with author.client() as client:
+        assert [one["name"] for one in client.repository(MODEL)["versions"]] == ["v1"]
+        # What the message says to do.
+        client.delete(f"/v1/repos/{MODEL}/tags/latest")
+        client.delete(f"/v1/repos/{MODEL}/versions/v1")
+    with pytest.raises(ConflictError, match="no layers"):
+        author.push(v1, f"{MODEL}:v1", layers=layers)  # the blob is still there
+    with author.client() as client:
+        client.post("/v1/gc", {"thin": True})
+    assert not author.push(v1, f"{MODEL}:v1", layers=layers).known
+    # With the layers that the hub has, it is the same push again.
+    assert author.push(v1, f"{MODEL}:v1", layers=layers).known
+    with pytest.raises(ConflictError, match="2 layers"):
+        author.push(v1, f"{MODEL}:v1", layers=[limosa.Target(bits=2), *layers])
+
+
+def test_what_is_named_beside_a_model_that_the_hub_has_is_looked_at(tmp_path, author):
+    v1, v2, v3 = line(tmp_path)
+    author.push(v1, f"{MODEL}:v1", description=Description(tags=["stable"]))
+    for model in (v1, v2):
+        for parent in ("nope", "team/other:v1"):
+            words = Description(parents=[parent])
+            with pytest.raises(NotFoundError):
+                author.push(model, f"{MODEL}:v2", description=words)
+        with pytest.raises(ConfigError, match="does not have this base"):
+            author.push(model, f"{MODEL}:v2", bases=[v3])
+    with author.client() as client:
+        assert [one["name"] for one in client.repository(MODEL)["versions"]] == ["v1"]
+        digest = client.version(MODEL, "v1")["digest"]
+    # A tag moves: what it means now is kept.
+    words = Description(parents=["v1", "stable", f"@{digest}", f"{MODEL}:v1"])
+    author.push(v2, f"{MODEL}:v2", description=words)
+    with author.client() as client:
+        assert client.version(MODEL, "v2")["parents"] == ["v1", "v1", digest, f"{MODEL}:v1"]
+
+
 @pytest.mark.parametrize("kind", ["folder", "npz"])
 def test_other_kinds_of_models(tmp_path, author, kind):
     (v1,) = line(tmp_path, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from limosa.exchange.on_disk import check_pushable, open_here
 from limosa.files import read
 from limosa.hub.client import HubClient
 from limosa.hub.file_digest import sha256_of
-from limosa.hub.reference import Reference
+from limosa.hub.reference import Reference, parse_reference
 from limosa.hub.settings import Places
 from limosa.hub.trust import parse_scopes
 from limosa.limits import Limits
@@ -42,7 +42,8 @@ class Description:
     """What a sender says of a version.
 
     Attributes:
-        notes, metrics, parents: for people.
+        notes, metrics: for people.
+        parents: versions that it was made from, as far as they are on the hub.
         tags: to move to it.
     """
 
@@ -117,7 +118,9 @@ def push(
 
     Raises:
         ConfigError: the reference has no name, or a base is not on the hub.
-        ConflictError: the version exists, and is another.
+        ConflictError: the version exists, and is another; or the hub has the model without the
+            *layers*.
+        NotFoundError: there is no such parent.
         HubError: whatever the hub says.
     """
     if not reference.name:
@@ -132,14 +135,18 @@ def push(
         raw = bundle.nbytes
     # The second push of one model waits, and finds that the hub has it.
     with alone(places.make_cache(), f"push {held.digest}"):
-        versions = _versions(client, reference.repository)
+        versions, tags = _versions(client, reference.repository)
         _check_free(reference, held, versions)
+        words = replace(words, parents=_parents(client, words.parents, versions, tags))
+        named = _named(bases, versions, inventory, threads, limits)
+        if layers:
+            _check_layers(client, reference, held, len(layers))
         if held.digest in [one["digest"] for one in versions]:
             _name(client, reference, held, words)
             _drop_blobs(places, held)
             _note(client, inventory, held, reference)
             return PushResult(str(reference), held.digest, "", 0, 0, raw, True)
-        chosen = _choose(held, versions, inventory, bases, threads, limits)
+        chosen = _choose(held, versions, inventory, named, threads, limits)
         state = "" if chosen is None else chosen.state
         blob = _uploads(places) / _blob_name(held, state, layers)
         for left in blob.parent.glob(f".{blob.name}.tmp-*"):
@@ -212,24 +219,73 @@ def _told(words: Description) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _versions(client: HubClient, repository: str) -> list[dict[str, Any]]:
-    """What the hub has; nothing if the repository is new."""
+def _versions(
+    client: HubClient, repository: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The versions and tags that the hub has; nothing if the repository is new."""
     try:
-        found: list[dict[str, Any]] = client.repository(repository)["versions"]
-        return found
+        found = client.repository(repository)
     except NotFoundError:
-        return []
+        return [], []
+    return found["versions"], found["tags"]
 
 
-def _choose(
-    held: Held,
+def _parents(
+    client: HubClient,
+    parents: Sequence[str],
+    versions: Sequence[Mapping[str, Any]],
+    tags: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """What a version was made from: versions that there are; a tag, which moves, is the version
+    that it means now."""
+    names = {one["name"]: one["name"] for one in versions}
+    names |= {one["digest"]: one["digest"] for one in versions}
+    meant = {one["name"]: str(one["version"]) for one in tags} | names
+    found = []
+    for parent in parents:
+        if "/" in parent:  # of another repository
+            other = parse_reference(parent)
+            client.version(other.repository, other.version)
+        elif parent.removeprefix("@") not in meant:
+            raise NotFoundError(
+                "no such version to be made from", where="--parent", found=parent,
+                allowed="a version of this repository, or OWNER/NAME:VERSION",
+                remedy="limosa ls OWNER/NAME lists them",
+            )  # fmt: skip
+        found.append(meant.get(parent.removeprefix("@"), parent))
+    return found
+
+
+def _check_layers(client: HubClient, reference: Reference, held: Held, count: int) -> None:
+    """Refuse layers that would not be sent, as the hub has the model already."""
+    try:
+        graph = client.get(f"/v1/repos/{reference.repository}/graph")
+    except NotFoundError:
+        return
+    if held.digest not in [one["digest"] for one in graph["nodes"]]:
+        return
+    blobs = {one["sha256"] for one in graph["edges"] if one["target"] == held.digest}
+    there = 1 + sum(
+        one["sha256"] in blobs and one["target"] != held.digest for one in graph["edges"]
+    )
+    if there != count:
+        raise ConflictError(
+            "the hub has this model already, and layers go with the first push of a model",
+            where=str(reference), found=f"{there} layers" if there > 1 else "no layers",
+            allowed=f"{count} layers",
+            remedy="push it without --layers; receivers may pull --quality. Or forget it first: "
+            "limosa rm its versions, then limosa gc --thin",
+        )  # fmt: skip
+
+
+def _named(
+    bases: Sequence[str | os.PathLike[str]],
     versions: Sequence[Mapping[str, Any]],
     inventory: Inventory,
-    bases: Sequence[str | os.PathLike[str]],
     threads: int | None,
     limits: Limits | None,
-) -> Held | None:
-    """The base against which the model takes the fewest bytes by a sample; None: whole."""
+) -> list[Held]:
+    """The bases that somebody named, each of which the hub has to have."""
     states = [one["state"] for one in versions]
     named = [inventory.look(path, limits=limits, threads=threads) for path in bases]
     for one in named:
@@ -237,6 +293,19 @@ def _choose(
             raise ConfigError(
                 "the hub does not have this base", where=one.path, remedy="push it first"
             )
+    return named
+
+
+def _choose(
+    held: Held,
+    versions: Sequence[Mapping[str, Any]],
+    inventory: Inventory,
+    named: Sequence[Held],
+    threads: int | None,
+    limits: Limits | None,
+) -> Held | None:
+    """The base against which the model takes the fewest bytes by a sample; None: whole."""
+    states = [one["state"] for one in versions]
     here = inventory.of_states(set(states))
     # The newest ones: models of one line are nearest to the last.
     newest = [here[state] for state in dict.fromkeys(reversed(states)) if state in here]
