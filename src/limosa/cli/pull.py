@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from limosa.cli import options, remote
+from limosa.cli.pull_stdout import check_one_file, pull_to_stdout
 from limosa.cli.statuses import PARTIAL
 from limosa.errors import ConfigError, LimosaError
 from limosa.limits import Limits
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="File or folder; what is there already is what one starts from. Of several versions, the "
-    "folder for all.  [default: NAME, or NAME.safetensors, in this folder]",
+    help="File or folder; what is there already is what one starts from; - is standard output, for "
+    "a model of one file. Of several versions, the folder for all.  [default: NAME, or "
+    "NAME.safetensors, in this folder]",
 )
 @click.option(
     "--quality", default="", metavar="Q", help="A lossy copy: size=5%, bits=4, snr=30, max-error=X."
@@ -108,10 +110,19 @@ def command(
     given = {name: float(value) for name, value in bounds.items() if value is not None}
     if "hops" in given or "memory" in given:
         given = {name: int(value) for name, value in given.items()}
-    wishes = Wishes(quality, layers, given, whole)
+    piped = str(output) == "-"
+    wishes = Wishes(quality, layers, given, whole, keep=not piped)
     named = [remote.reference_of(text) for text in references]
+    if quality and layers:
+        raise click.UsageError("--quality and --layers exclude each other: name one.")
+    if tensors and (quality or layers):
+        raise click.UsageError("--tensor goes with neither --quality nor --layers.")
     if len(named) > 1 and (follow or tensors):
         raise click.UsageError("--follow and --tensor take one version.")
+    if piped and (len(named) > 1 or dry_run or follow or tensors or as_json):
+        raise click.UsageError(
+            "-o - takes one version, and none of --dry-run, --follow, --tensor and --json."
+        )
     if dry_run and (quality or tensors or follow):
         raise click.UsageError("--dry-run goes with none of --quality, --tensor and --follow.")
     here = remote.places()
@@ -127,6 +138,11 @@ def command(
             _pull_tensors(client, named[0], tensors, output, threads, limits, as_json)
             return
         pull_one = _puller(client, wishes, threads, limits, as_json)
+        if piped:
+            check_one_file(client, named[0])
+            result = pull_to_stdout(here, named[0], lambda place: pull_one(named[0], place))
+            _show(result, as_json, err=True)
+            return
         if follow:
             _follow(lambda: pull_one(named[0], _place(client, named[0], output)),
                     interval, command_line, as_json)  # fmt: skip
@@ -189,7 +205,14 @@ def _pull_offline(
         raise click.UsageError("Offline, name one version, and its place with -o.")
     known = hub or here.hub
     url = here.hub_url(hub) if known else ""
-    _show(pull_offline(named[0], output, places=here, hub=url), as_json)
+
+    def pull_to(place: Path) -> PullResult:
+        return pull_offline(named[0], place, places=here, hub=url)
+
+    if str(output) == "-":
+        _show(pull_to_stdout(here, named[0], pull_to), as_json, err=True)
+    else:
+        _show(pull_to(output), as_json)
 
 
 def _place(client: HubClient, reference: Reference, output: Path | None) -> Path:
@@ -206,7 +229,7 @@ def _default_name(client: HubClient, reference: Reference) -> str:
     return name + endings.get(files[0]["kind"], "")
 
 
-def _show(result: PullResult, as_json: bool, *, several: bool = False) -> None:
+def _show(result: PullResult, as_json: bool, *, several: bool = False, err: bool = False) -> None:
     """Say what came; of several results each has a line of JSON."""
     if as_json and several:
         click.echo(json.dumps(asdict(result)))
@@ -216,7 +239,7 @@ def _show(result: PullResult, as_json: bool, *, several: bool = False) -> None:
         return
     if not result.hops:
         how = "was there already" if not result.copied else "copied from what is here"
-        click.echo(f"{result.path} is {result.reference}: {how}")
+        click.echo(f"{result.path} is {result.reference}: {how}", err=err)
         return
     start = "an update" if result.start else "the whole model"
     whole = f", {result.nbytes / result.whole_nbytes:.0%} of the whole" if (
@@ -224,7 +247,8 @@ def _show(result: PullResult, as_json: bool, *, several: bool = False) -> None:
     ) else ""  # fmt: skip
     if result.fallback:
         click.echo(f"limosa: the update did not do: {result.fallback}", err=True)
-    click.echo(f"{result.path} is {result.reference}: {start}, {remote.size(result.nbytes)}{whole}")
+    came = f"{start}, {remote.size(result.nbytes)}{whole}"
+    click.echo(f"{result.path} is {result.reference}: {came}", err=err)
 
 
 def _pull_tensors(

@@ -76,15 +76,17 @@ class Wishes:
 
     Attributes:
         quality: of a lossy copy, such as ``size=5%``; "" for the version itself.
-        layer: take so many layers of the version's blob; None: all.
+        layer: take so many layers of the version's blob; None: all. Not of a lossy copy.
         limits: of the route: ``hops``, ``memory``, ``seconds``.
         whole: start from nothing, whatever is held.
+        keep: the output stays, and is noted as held; one that is passed on is not.
     """
 
     quality: str = ""
     layer: int | None = None
     limits: Mapping[str, float] | None = None
     whole: bool = False
+    keep: bool = True
 
 
 def pull(
@@ -122,8 +124,10 @@ def pull(
         client, reference, Path(os.path.abspath(output)), places, wishes or Wishes(), limits,
         threads, progress or Progress(),
     )  # fmt: skip
-    # The second pull to one output waits, and finds it done.
-    with alone(places.make_cache(), str(puller.output)):
+    # The second pull to one output waits, and finds it done. One that does not stay has a name of
+    # its own each time, and each would leave a lock.
+    name = str(puller.output) if puller.wishes.keep else f"passed on: {reference}"
+    with alone(places.make_cache(), name):
         return puller.run()
 
 
@@ -377,7 +381,7 @@ class _Puller:
         named = Reference(repository, want["name"] or None)
         if not want["name"]:
             named = Reference(repository, digest=want["digest"])
-        if self.output.is_file() or self.output.is_dir():
+        if self.wishes.keep and (self.output.is_file() or self.output.is_dir()):
             inventory.remember(
                 self.output, what.state, what.form, kind=what.kind, reference=str(named),
                 hub=self.client.url,

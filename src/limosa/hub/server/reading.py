@@ -139,8 +139,10 @@ def _layer(hub: Hub, repository: str, wanted: Version, layer: int) -> Version:
     layers = sorted(edge.layer for edge in edges if edge.layer and edge.sha256 in blobs)
     if layers and layer == layers[-1] + 1:
         return wanted
+    # A lossy copy has a digest, and no name.
+    named = f":{wanted.name}" if wanted.name else f"@{wanted.node.digest}"
     raise ConfigError(
-        "the version has no such layer", where=f"{repository}:{wanted.name}", found=str(layer),
+        "the version has no such layer", where=f"{repository}{named}", found=str(layer),
         allowed=f"1 to {layers[-1] + 1}" if layers else "none: it was pushed without layers",
     )  # fmt: skip
 
