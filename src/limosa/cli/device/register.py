@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from limosa.cli import options, remote
+from limosa.cli.scopes import check_scopes
 
 
 @click.command("register")
@@ -27,6 +28,7 @@ def command(
     For a name that is known already a new token is made, and the old one ends.
     """
     scopes = [f"read:{pattern}" for pattern in patterns]
+    check_scopes(scopes)
     with remote.open_client(hub, token) as client:
         found = client.post("/v1/devices", {"name": name, "scopes": scopes})
         if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from limosa.cli import options, remote
+from limosa.cli.scopes import check_scopes
 
 
 @click.command("create")
@@ -29,6 +30,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Make a token for NAME, and print it, once: the hub keeps a hash of it only."""
+    check_scopes(scopes)
     body: dict[str, object] = {"name": name, "scopes": list(scopes)}
     if days is not None:
         body["expires"] = days * 86400
