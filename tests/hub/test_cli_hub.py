@@ -358,6 +358,15 @@ def test_tokens_and_devices(tmp_path, owner):
     assert made["token"] not in json.dumps(listed)
     owner.run("hub", "token", "revoke", made["id"], cwd=tmp_path)
     ci.run("whoami", cwd=tmp_path, status=6)
+    for wrong in ("write:team/*", "push", "read:Team/*"):
+        _, errors = owner.run(
+            "hub", "token", "create", "x", "--scope", wrong, cwd=tmp_path, status=2
+        )
+        assert all(word in errors for word in (wrong, "ACTION:PATTERN", "read", "push", "admin"))
+        assert "^(" not in errors
+    _, errors = owner.run("device", "register", "x", "--read", "Team/*", cwd=tmp_path, status=2)
+    assert "Team/*" in errors
+    assert "^(" not in errors
     made = owner.json("device", "register", "camera-1", "--read", "team/*", cwd=tmp_path)
     camera = Machine(tmp_path / "camera", owner.url, made["token"])
     camera.run("pull", f"{MODEL}:v1", "-o", "m.safetensors", cwd=tmp_path)
@@ -367,6 +376,24 @@ def test_tokens_and_devices(tmp_path, owner):
     out, _ = owner.run("device", "ls", cwd=tmp_path)
     assert "camera-1" in out
     assert MODEL in out
+
+
+def test_a_hub_that_is_full_of_unfinished_uploads_has_room_again(tmp_path, owner):
+    with owner.client() as client:
+        announced = {
+            "version": "v1", "digest": "ab" * 32, "state": "cd" * 32, "base": "", "nbytes": 1000,
+            "sha256": "ef" * 32,
+        }  # fmt: skip
+        upload = client.begin_upload(MODEL, announced)
+        headers = {"Upload-Offset": "0", "Authorization": f"Bearer {owner.token}"}
+        client.request(
+            "PATCH", f"{owner.url}/v1/repos/{MODEL}/uploads/{upload['id']}", content=bytes(900),
+            headers=headers,
+        )  # fmt: skip
+    assert owner.json("gc", cwd=tmp_path)["nbytes"] == 0
+    out, _ = owner.run("gc", "--uploads", "--dry-run", cwd=tmp_path)
+    assert "1 uploads would go: 900 B" in out
+    assert owner.json("gc", "--uploads", cwd=tmp_path)["nbytes"] == 900
 
 
 def test_what_operators_run(tmp_path, owner):

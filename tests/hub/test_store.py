@@ -417,6 +417,26 @@ def test_gc_takes_uploads_that_nobody_ended_and_their_parts(store, clock):
         store.uploads.get(REPOSITORY, upload.id, 1)
 
 
+def test_gc_gives_up_uploads_that_are_not_finished_where_it_is_told_to(store, tmp_path):
+    push(store, tmp_path, "v1")
+    upload = begin(store, announce(b"12345", "v2"))
+    store.receive(upload, 0, b"123")
+    assert gc(store, cache_bytes=0).nbytes == 0
+    assert store.uploads.get(REPOSITORY, upload.id, 1).received == 3
+    found = gc(store, cache_bytes=0, uploads=True, dry_run=True)
+    assert (found.uploads, found.nbytes) == (1, 3)
+    with store.locks.hold(f"upload {upload.id}"):  # it is being verified
+        assert gc(store, cache_bytes=0, uploads=True).uploads == 0
+    found = gc(store, cache_bytes=0, uploads=True)
+    assert (found.uploads, found.nbytes) == (1, 3)
+    assert list(store.blobs.list("uploads/")) == []
+    # Who was sending is told, begins anew, and what is stored is there.
+    with pytest.raises((ConflictError, NotFoundError)):
+        store.receive(upload, 3, b"45")
+    assert begin(store, announce(b"12345", "v2")).received == 0
+    assert [one.name for one in store.catalog.versions(REPOSITORY)] == ["v1"]
+
+
 def test_gc_leaves_an_upload_that_begins_meanwhile(store, tmp_path, monkeypatch):
     numbers, begun = store.uploads.numbers, []
 

@@ -31,8 +31,9 @@ def collect(hub: HubHere, caller: Asking, body: GcBody) -> dict[str, Any]:
     """Remove what nobody needs."""
     caller.require("admin", "*")
     freed = gc(
-        hub.store, cache_bytes=hub.settings.cache_bytes, thin=body.thin, dry_run=body.dry_run
-    )
+        hub.store, cache_bytes=hub.settings.cache_bytes, thin=body.thin, uploads=body.uploads,
+        dry_run=body.dry_run,
+    )  # fmt: skip
     return vars(freed)
 
 

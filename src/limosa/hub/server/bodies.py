@@ -112,6 +112,7 @@ class GcBody(Body):
 
     dry_run: bool = False
     thin: bool = False
+    uploads: bool = False
 
 
 class FsckBody(Body):

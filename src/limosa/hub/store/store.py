@@ -126,11 +126,12 @@ class Store:
             yield from self.blobs.stream(key, 0, taken)
             offset += taken
 
-    def drop_parts(self, upload_id: str) -> int:
-        """Remove the parts of an upload; returns their bytes."""
+    def drop_parts(self, upload_id: str, *, dry_run: bool = False) -> int:
+        """Remove the parts of an upload, unless only asked for; returns their bytes."""
         prefix, gone = part_key(upload_id, 0).rsplit("/", 1)[0] + "/", 0
         for key, size, _ in list(self.blobs.list(prefix)):
-            self.blobs.delete(key)
+            if not dry_run:
+                self.blobs.delete(key)
             gone += size
         return gone
 

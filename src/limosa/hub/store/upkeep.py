@@ -32,8 +32,9 @@ class Freed:
 
     Attributes:
         edges: that are not essential, and beyond the cache's size.
-        blobs, nbytes: that nobody needed.
-        uploads: that ended.
+        blobs: that nobody needed.
+        nbytes: of these, and of the parts of uploads.
+        uploads: that ended, or were given up.
     """
 
     edges: int = 0
@@ -57,6 +58,7 @@ def gc(
     *,
     cache_bytes: int,
     thin: bool = False,
+    uploads: bool = False,
     grace_s: float = GRACE_S,
     dry_run: bool = False,
 ) -> Freed:
@@ -66,6 +68,8 @@ def gc(
         store: whose.
         cache_bytes: that edges beyond the essential ones of all repositories may take, together.
         thin: keep none of these.
+        uploads: give up those that are not finished, too, as where a full disk ended them; who
+            sends one begins anew. One that is being verified goes on.
         grace_s: how long a blob must have been of no use.
         dry_run: only say what would go.
 
@@ -79,7 +83,7 @@ def gc(
         left = 0 if thin else cache_bytes
         for name in _repositories(store):
             left -= _thin(store, name, max(0, left), freed, dry_run)
-        _drop_uploads(store, freed, dry_run)
+        _drop_uploads(store, freed, dry_run, uploads)
         _sweep(store, grace_s, freed, dry_run)
     return freed
 
@@ -158,11 +162,17 @@ def _forget_nodes(connection: sa.Connection, number: int) -> None:
     )
 
 
-def _drop_uploads(store: Store, freed: Freed, dry_run: bool) -> None:
-    for upload in store.uploads.ended():
+def _drop_uploads(store: Store, freed: Freed, dry_run: bool, unfinished: bool) -> None:
+    gone = {upload.id: upload for upload in store.uploads.ended()}
+    if unfinished:
+        for upload in store.uploads.unfinished():
+            if not store.locks.is_held(f"upload {upload.id}"):
+                gone[upload.id] = upload
+    for upload in gone.values():
         freed.uploads += 1
+        # The parts first: where the disk is full, the row can be removed only then.
+        freed.nbytes += store.drop_parts(upload.id, dry_run=dry_run)
         if not dry_run:
-            freed.nbytes += store.drop_parts(upload.id)
             store.uploads.remove(upload)
     # Listed before it is asked which are known: an upload has its row before it has bytes.
     parts = list(store.blobs.list("uploads/"))

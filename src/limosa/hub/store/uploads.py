@@ -239,6 +239,12 @@ class UploadTable:
         with self._database.read() as connection:
             return [_upload(row) for row in connection.execute(sa.select(uploads).where(over))]
 
+    def unfinished(self) -> list[Upload]:
+        """Those that may go on, and whose parts take room until then."""
+        under_way = uploads.c.status.in_(["open", "verifying"])
+        with self._database.read() as connection:
+            return [_upload(row) for row in connection.execute(sa.select(uploads).where(under_way))]
+
     def numbers(self) -> set[str]:
         """All that are known."""
         with self._database.read() as connection:
