@@ -323,10 +323,26 @@ def test_shards_that_were_pushed_by_their_index_are_copied(tmp_path):
     (folder / "notes.txt").write_text("not of the model")
     with running_hub(tmp_path / "hub") as server:
         author = Machine(tmp_path / "author", server.url, server.admin_token)
-        author.push(index, "team/shards:v1")
+        first = author.push(index, "team/shards:v1")
         result = author.pull("team/shards:v1", tmp_path / "out")
         assert (result.copied, result.nbytes, result.fallback) == (True, 0, "")
-    found = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert found == {
-        path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".txt"
-    }
+        found = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        (folder / "notes.txt").unlink()
+        assert found == {path.name: path.read_bytes() for path in folder.iterdir()}
+        # Another training changes the shards, and not the index: it is another model.
+        after = tuned(model)
+        save(folder / "a.safetensors", {name: after[name] for name in halves["a.safetensors"]})
+        second = author.push(index, "team/shards:v2")
+        assert not second.known
+        assert second.digest != first.digest
+
+
+def test_external_data_that_changed_make_another_model(tmp_path, external):
+    data = external[0].with_name("model.data")
+    with running_hub(tmp_path / "hub") as server:
+        author = Machine(tmp_path / "author", server.url, server.admin_token)
+        first = author.push(external[0], "team/net:v1")
+        data.write_bytes(external[1].with_name("model.data").read_bytes())
+        second = author.push(external[0], "team/net:v2")
+        assert not second.known
+        assert second.digest != first.digest

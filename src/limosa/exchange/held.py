@@ -7,14 +7,15 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from limosa.exchange.on_disk import kind_here, manifest_here
-from limosa.files.folder import is_left_out
+from limosa.files.folder import INDEX_SUFFIX, is_left_out
 from limosa.hub.digest import version_digest
 from limosa.limits import Limits
 
@@ -179,19 +180,46 @@ def alone(cache: Path, what: str) -> Iterator[None]:
 
 
 def stamp_of(path: Path) -> str:
-    """Sizes and times of a file, or of all files of a folder that are of the model; "" if there
-    is none.
+    """Sizes and times of a model's files: of all that are of it in a folder, and of what belongs to
+    an index of shards or may belong to an ONNX model beside it; "" if there is none.
 
     >>> stamp_of(Path("/nowhere"))
     ''
     """
     try:
         if not path.is_dir():
-            found = path.stat()
-            return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
+            beside = _beside(path)
+            if not beside:
+                return _stamp(path)
+            # Another training changes the shards, and not the index that names them.
+            named = [(Path(one.name), one) for one in (path, *beside)]
+            return _joined(named)
         inside = sorted(one for one in path.rglob("*") if one.is_file())
         named = [(one.relative_to(path), one) for one in inside]
-        each = [f"{name} {stamp_of(one)}" for name, one in named if not is_left_out(name)]
-        return hashlib.sha256("\n".join(each).encode(errors="surrogateescape")).hexdigest()
+        return _joined([(name, one) for name, one in named if not is_left_out(name)])
     except OSError:
         return ""
+
+
+def _stamp(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
+
+
+def _joined(named: Iterable[tuple[Path, Path]]) -> str:
+    each = [f"{name} {_stamp(path)}" for name, path in named]
+    return hashlib.sha256("\n".join(each).encode(errors="surrogateescape")).hexdigest()
+
+
+def _beside(path: Path) -> list[Path]:
+    """Files that a model of one name consists of as well, as exporters name them."""
+    patterns: tuple[str, ...]
+    if path.name.endswith(INDEX_SUFFIX):
+        patterns = ("*.safetensors",)
+    elif path.suffix == ".onnx":
+        stem, name = escape(path.stem), escape(path.name)
+        patterns = (f"{name}?*", f"{stem}.data", f"{stem}.bin", f"{stem}.weights")
+    else:
+        return []
+    found = {one for pattern in patterns for one in path.parent.glob(pattern)}
+    return sorted(one for one in found if one.is_file())
