@@ -240,7 +240,7 @@ def test_a_folder_at_the_output_of_a_file_is_refused(tmp_path, shop, edge):
     out = tmp_path / "folder"
     out.mkdir()
     (out / "mine.txt").write_text("keep")
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="name a file in it"):
         edge.pull(f"{MODEL}:v3", out)
     assert (out / "mine.txt").read_text() == "keep"
 

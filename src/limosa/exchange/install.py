@@ -17,7 +17,6 @@ from limosa.errors import (
     CorruptError,
     FormatError,
     LimosaError,
-    NotFoundError,
     TransportError,
 )
 from limosa.exchange.copies import UnusableError, copy_held
@@ -25,7 +24,7 @@ from limosa.exchange.delivered import report
 from limosa.exchange.forms import form_of
 from limosa.exchange.held import Held, Inventory, alone, names_of
 from limosa.exchange.on_disk import COMPRESSED, kind_of_sources, open_here
-from limosa.exchange.placed import Placed
+from limosa.exchange.placed import Placed, check_room
 from limosa.exchange.publish import Progress
 from limosa.exchange.route import check_plan, check_promise, open_route
 from limosa.exchange.swap import finish_swap, restore_into
@@ -199,7 +198,8 @@ class _Puller:
         target = plan["want"]["digest"]
         if here is not None and here.digest == target and here.kind != COMPRESSED:
             return self._done(inventory, plan, 0, here)
-        self._check_room(here)
+        repository = self.reference.repository
+        check_room(Placed(self.places.cache), self.client, repository, want, self.output, here)
         with alone(self.places.make_cache(), target):
             now = [] if self.wishes.whole else inventory.all()
             if now != held:
@@ -244,25 +244,6 @@ class _Puller:
             return inventory.look(self.output, limits=self.limits, threads=self.threads)
         except LimosaError:
             return None
-
-    def _check_room(self, here: Held | None) -> None:
-        """Refuse to replace what would be lost, before a byte is fetched."""
-        placed = Placed(self.places.make_cache())
-        try:
-            placed.check(self.output)
-        except ConfigError:
-            if here is None or not self._is_on_hub(here):
-                raise
-            # Nobody pulled it, and yet it is one of the versions: it can be had again.
-            placed.accept(self.output)
-            placed.check(self.output)
-
-    def _is_on_hub(self, here: Held) -> bool:
-        try:
-            self.client.version(self.reference.repository, f"@{here.digest}")
-        except NotFoundError:
-            return False
-        return True
 
     def _guard(self, place: Path) -> None:
         Placed(self.places.make_cache()).replace(self.output, place)

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from limosa.errors import ConfigError
+from limosa.errors import ConfigError, NotFoundError
+from limosa.exchange.held import Held
 from limosa.files.folder import is_left_out
+from limosa.hub.client import HubClient
 
 _REMEDY = "move it elsewhere, or name another folder with -o: a model's folder is replaced whole"
 
@@ -95,6 +97,53 @@ class Placed:
     def _path(self, real: Path) -> Path:
         name = hashlib.sha256(os.fsencode(real)).hexdigest()[:32]
         return self._folder / f"{name}.json"
+
+
+def check_room(
+    placed: Placed,
+    client: HubClient,
+    repository: str,
+    want: str,
+    output: Path,
+    here: Held | None,
+) -> None:
+    """Refuse to replace what would be lost, before a byte is fetched.
+
+    Args:
+        placed: what pulls put where.
+        client: of the hub.
+        repository, want: the version that shall be at *output*.
+        output: a file or a folder, or nothing yet.
+        here: what is there, if that is a model.
+
+    Raises:
+        ConfigError: *output* is a folder, and the version is a file; or as :meth:`Placed.check`.
+        HubError: whatever the hub says.
+    """
+    if not output.is_dir():
+        return
+    files = client.version(repository, want)["manifest"]["files"]
+    if len(files) == 1 and not files[0]["path"]:
+        raise ConfigError(
+            "the output is a folder, and the model is one file", where=str(output),
+            remedy="name a file in it",
+        )  # fmt: skip
+    try:
+        placed.check(output)
+    except ConfigError:
+        if here is None or not _is_on_hub(client, repository, here):
+            raise
+        # Nobody pulled it, and yet it is one of the versions: it can be had again.
+        placed.accept(output)
+        placed.check(output)
+
+
+def _is_on_hub(client: HubClient, repository: str, here: Held) -> bool:
+    try:
+        client.version(repository, f"@{here.digest}")
+    except NotFoundError:
+        return False
+    return True
 
 
 def _files(folder: Path) -> dict[str, str]:
