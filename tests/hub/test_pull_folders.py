@@ -235,3 +235,16 @@ def test_a_repository_around_a_model_is_sent_nowhere_and_never_lost(tmp_path, sh
     with pytest.raises(ConfigError, match=r"\.git/config: not of an earlier pull"):
         edge.pull(f"{MODEL}:v2", here)
     assert (here / ".git" / "config").read_text() == "changed"
+
+
+def test_folders_that_are_gone_are_forgotten_by_prune(tmp_path, edge):
+    stays, goes = tmp_path / "stays", tmp_path / "goes"
+    for out in (stays, goes):
+        edge.pull(f"{MODEL}:v1", out)
+    shutil.rmtree(goes)
+    lists = edge.places.make_cache() / "placed"
+    edge.run("cache", "prune", "--dry-run", cwd=tmp_path)
+    assert len(list(lists.iterdir())) == 2
+    edge.run("cache", "prune", cwd=tmp_path)
+    assert len(list(lists.iterdir())) == 1
+    edge.pull(f"{MODEL}:v2", stays)

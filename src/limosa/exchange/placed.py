@@ -80,6 +80,13 @@ class Placed:
         kept = {path: stamp for path, stamp in _files(real).items() if not is_left_out(path)}
         self._write(real, [kept])
 
+    def prune(self) -> None:
+        """Forget folders that are gone."""
+        for path in self._folder.glob("*.json"):
+            with suppress(OSError, ValueError, TypeError, KeyError):
+                if not os.path.isdir(json.loads(path.read_text(encoding="utf-8"))["path"]):
+                    path.unlink()
+
     def _write(self, real: Path, files: list[dict[str, str]]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(real)

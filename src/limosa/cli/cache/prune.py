@@ -15,7 +15,11 @@ from limosa.cli.progress import size_on_disk
 @options.json_option()
 def command(dry_run: bool, as_json: bool) -> None:
     """Remove what interrupted pulls and pushes left; models stay where they are."""
+    from limosa.exchange.placed import Placed
+
     cache, freed = remote.places().make_cache(), 0
+    if not dry_run:
+        Placed(cache).prune()
     for name in ("pulls", "uploads"):
         folder = cache / name
         freed += size_on_disk(str(folder)) or 0
