@@ -11,8 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
+import limosa
 from limosa.cli.main import group
+from limosa.codec.decoder import Reader
 from limosa.demo import models
+from limosa.errors import ConfigError
 
 V1, V2, _ = models()
 
@@ -143,3 +146,45 @@ def test_steps_by_row(tmp_path: Path):
     assert (auto.exit_code, own.exit_code) == (0, 0)
     run("decompress", tmp_path / "auto", "-o", tmp_path / "back.safetensors")
     run("compress", V1, "-o", tmp_path / "x", "--bits", "4", "--by-row", "auto", status=2)
+
+
+# A zero is a value: Python has 0 == False, and what is not given is False or None.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--bits", "0"], ["--snr", "0"], ["--step", "0"], ["--codebook", "0"], ["--size", "0"]],
+)
+def test_a_zero_is_refused_as_the_library_refuses_it(options: list[str], tmp_path: Path):
+    with pytest.raises(ConfigError):
+        run("compress", V1, "-o", tmp_path / "m.limosa", *options)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_zero_that_means_something_is_taken(tmp_path: Path):
+    told = report("compress", V1, "-o", tmp_path / "digits.limosa", "--digits", "0")
+    with Reader(tmp_path / "digits.limosa") as reader:
+        assert reader.quality == limosa.Digits(0)
+    whole = report("compress", V1, "-o", tmp_path / "whole.limosa")
+    assert told["bytes_out"] < whole["bytes_out"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--bits", "0", "--snr", "30"],
+        ["--digits", "0", "--signs"],
+        ["--layers", "bits=3", "--bits", "0"],
+        ["--layers", "bits=3,lossless", "--step", "0"],
+        ["--digits", "0", "--keep", "w"],
+    ],
+)
+def test_a_zero_excludes_other_qualities(options: list[str], tmp_path: Path):
+    run("compress", V1, "-o", tmp_path / "m.limosa", *options, status=2)
+
+
+def test_a_zero_is_another_quality_beside_an_adapter(tmp_path: Path):
+    (tmp_path / "adapter").mkdir()
+    arguments = ["diff", V1, "--adapter", tmp_path / "adapter", "-o", tmp_path / "m.limosa"]
+    with pytest.raises(click.UsageError, match="no other quality"):
+        run(*arguments, "--bits", "0")

@@ -142,7 +142,7 @@ def merge(
     from limosa.exchange.outputs import open_output
 
     snr = chosen.pop("snr")
-    if any(chosen.values()):
+    if any(map(options.is_given, chosen.values())):
         raise click.UsageError("--adapter takes --snr, and no other quality.")
     if base == "-":
         raise click.UsageError("--adapter needs BASE as a file.")

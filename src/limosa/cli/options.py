@@ -161,10 +161,21 @@ _CONVERSIONS: dict[str, Callable[[str], Any]] = {
 _KINDS = ("size", "bits", "snr", "step", "max_error", "codebook", "signs", "digits")
 
 
+def is_given(value: Any) -> bool:
+    """Whether an option was given, by its value: nothing is given as None, False or no values.
+
+    A zero is given, although Python has it equal to False.
+
+    >>> is_given(0), is_given(0.0), is_given(False), is_given(None), is_given(())
+    (True, True, False, False, False)
+    """
+    return value is not None and value is not False and value != ()
+
+
 def quality(chosen: dict[str, Any]) -> Quality:
     """What the quality options ask for; they are taken out of *chosen*."""
     values: dict[str, Any] = {kind: chosen.pop(kind) for kind in _KINDS}
-    given = [kind for kind in _KINDS if values[kind] not in (None, False)]
+    given = [kind for kind in _KINDS if is_given(values[kind])]
     coder, effort, by_row = (chosen.pop(name) for name in ("coder", "effort", "by_row"))
     patterns: dict[str, Any] = {"keep": chosen.pop("keep"), "lossy": chosen.pop("lossy")}
     if by_row is not None and values["step"] is None:
@@ -182,8 +193,7 @@ def layer_qualities(text: str, chosen: dict[str, Any]) -> list[Quality]:
     """``bits=2,snr=30,lossless`` to one quality a layer; the other options hold for all."""
     effort = int(chosen["effort"] or 5)
     patterns = {"keep": chosen["keep"], "lossy": chosen["lossy"]}
-    given = [kind for kind in _KINDS if chosen[kind] not in (None, False)]
-    if given:
+    if any(is_given(chosen[kind]) for kind in _KINDS):
         raise click.UsageError("--layers says the quality of each layer: name it there only.")
     qualities = []
     for part in text.split(","):
