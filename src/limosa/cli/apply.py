@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from limosa.cli import options, progress, report
+from limosa.cli import options, outputs, progress, report
 from limosa.limits import Limits
 
 
@@ -21,12 +21,14 @@ def command(
     """Apply UPDATE to BASE, which gives the new model byte for byte.
 
     Another base than that which the update was made from is refused with status 3, before
-    anything is written.
+    anything is written. NEW may be BASE, which it then replaces.
 
     \b
     limosa apply v1.safetensors v1-to-v2.limosa -o v2.safetensors
     """
     report.refuse_json_on_stream(as_json, output)
+    # The base is read before its place is taken, and whoever applies an update asked for that.
+    outputs.refuse_inputs(output, update, replaced=base)
     from limosa.exchange import local
 
     with progress.progress_bar("apply", None) as advance:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import options, progress, report
+from limosa.cli import options, outputs, progress, report
 from limosa.cli.diff import write_update
 from limosa.limits import Limits
 
@@ -56,6 +56,7 @@ def command(
     cat model.safetensors | limosa compress - -o - | ssh host 'limosa decompress - -o m.safetensors'
     """
     report.refuse_json_on_stream(as_json, output)
+    outputs.refuse_inputs(output, *inputs, *bases)
     if len(inputs) > 1 and ("-" in inputs or bases):
         raise click.UsageError("Several models are each other's bases: give paths and no --base.")
     if layers is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import options, progress, report
+from limosa.cli import options, outputs, progress, report
 from limosa.limits import Limits
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def command(
         show_versions(models, as_json)
         return
     report.refuse_json_on_stream(as_json, output)
+    outputs.refuse_inputs(output, *models, adapter)
     if adapter is not None:
         if len(models) > 1:
             raise click.UsageError("--adapter stands in place of NEW: name one BASE only.")

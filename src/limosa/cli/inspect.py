@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import inspect_refinement, options
+from limosa.cli import inspect_refinement, options, outputs
 from limosa.cli import report as results
 from limosa.limits import Limits
 
@@ -54,6 +54,7 @@ def command(
     limosa inspect v2.safetensors --base v1.safetensors --plot difference.png
     """
     if plot is not None:
+        outputs.refuse_inputs(plot, file, base)
         from limosa.cli.plot import draw
 
         draw(file, plot, base, limits)

@@ -75,7 +75,7 @@ def read_index(index: str | os.PathLike[str], limits: Limits) -> Bundle:
     """
     path = Path(index)
     base = path.parent.resolve()
-    shards = _shards(path, limits)
+    shards = shards_of(path, limits)
     check_paths(shards, limits)  # before any of them is opened
     for shard in shards:
         file = base / shard
@@ -87,8 +87,14 @@ def read_index(index: str | os.PathLike[str], limits: Limits) -> Bundle:
     return _join(base, sorted({path.name, *shards}), limits)
 
 
-def _shards(path: Path, limits: Limits) -> list[str]:
-    """The distinct files named by the weight map."""
+def shards_of(index: str | os.PathLike[str], limits: Limits) -> list[str]:
+    """The distinct files named by the weight map of an index; whether they are there is not asked.
+
+    Raises:
+        CorruptError: the index is malformed.
+        LimitError: it is longer than *limits* allow.
+    """
+    path = Path(index)
     if path.stat().st_size > limits.max_header_bytes:
         raise LimitError(
             "the index is too long",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import options, report
+from limosa.cli import options, outputs, report
 from limosa.cli.features import arguments
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def command(
     limosa features cuts --model torchvision.models:resnet18 --coded --plot cuts.png
     """
     sizes = parse_shapes(shapes)
+    outputs.refuse_inputs(plot, model)
     import torch
 
     from limosa.exchange.feature_service.naming import find_model

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import options, progress, report
+from limosa.cli import options, outputs, progress, report
 from limosa.cli.features import arguments
 from limosa.errors import MissingExtraError
 
@@ -57,6 +57,8 @@ def command(
     """
     if output == "-":
         raise click.UsageError("a profile goes to a file")
+    for written in (output, table, plot):
+        outputs.refuse_inputs(written, model)
     from limosa.codec.feature.profile_file import save_profile
     from limosa.exchange.feature_service.naming import find, find_model
     from limosa.torch import tune_feature
