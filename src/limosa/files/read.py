@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from limosa.errors import ConfigError, FormatError
 from limosa.files import folder, npz, onnx, safetensors, torch_pickle
+from limosa.files.beginnings import refuse_pointer
 from limosa.files.bundle import Bundle
 from limosa.limits import Limits
 
@@ -95,6 +96,8 @@ def read(
     path = Path(source)
     if not path.exists():
         raise ConfigError("no such file or folder", where=str(path))
+    if path.is_file():
+        refuse_pointer(path)
     kind = kind or kind_of(path)
     if kind not in _READERS:
         raise ConfigError("unknown kind", found=repr(kind), allowed=", ".join(_READERS))

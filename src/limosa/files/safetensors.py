@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO
 
-from limosa.errors import CorruptError, TruncatedError
+from limosa.errors import CorruptError, FormatError, TruncatedError
+from limosa.files.beginnings import HEAD_BYTES, SAFETENSORS, in_file, recognise
 from limosa.files.bundle import Bundle, Namer, Source
 from limosa.files.header import (
     LENGTH_BYTES,
@@ -43,28 +45,47 @@ class MappedFile:
     def __init__(self, path: str | os.PathLike[str], limits: Limits) -> None:
         self._data = map_file(path)
         where = os.fspath(path)
-        prefix = self._data[:LENGTH_BYTES].tobytes()
-        self._start = LENGTH_BYTES + int.from_bytes(prefix, "little")
-        if len(prefix) == LENGTH_BYTES and self._start > self._data.size:
-            raise TruncatedError(
-                "the header is longer than the file",
-                where=where,
-                found=f"{self._data.size} bytes",
-                allowed=f"{self._start} bytes",
-                remedy="check that it is a safetensors file, and fetch it again",
-            )
-        header_length(prefix, limits)
-        self.header = parse_header(self._data[LENGTH_BYTES : self._start].tobytes(), limits)
+        with in_file(path), _named_by(self._data[:HEAD_BYTES].tobytes()):
+            self._start, self.header = self._read_header(limits)
         end = self._start + self.header.data_bytes
         if end > self._data.size:
             raise _truncated(where, self._data.size, end)
         if end < self._data.size:
             raise _trailing(where, f"{self._data.size} bytes", f"{end} bytes")
 
+    def _read_header(self, limits: Limits) -> tuple[int, Header]:
+        """Where the data begin, and the header before them."""
+        prefix = self._data[:LENGTH_BYTES].tobytes()
+        length = int.from_bytes(prefix, "little")
+        start = LENGTH_BYTES + length
+        if len(prefix) == LENGTH_BYTES and start > self._data.size:
+            raise TruncatedError(
+                "the file ends within its header",
+                found=f"a header of {length} bytes",
+                allowed=f"{self._data.size - LENGTH_BYTES} bytes, which follow",
+                remedy="check that it is a safetensors file, and fetch it again",
+            )
+        header_length(prefix, limits)
+        return start, parse_header(self._data[LENGTH_BYTES:start].tobytes(), limits)
+
     def load(self, i: int) -> Bytes:
         """The bytes of tensor *i*."""
         begin = self._start + self.header.offsets[i]
         return self._data[begin : begin + self.header.specs[i].nbytes]
+
+
+@contextmanager
+def _named_by(head: bytes) -> Iterator[None]:
+    """Say what a file is, where its first bytes tell, in place of what is wrong with its header."""
+    try:
+        yield
+    except FormatError:
+        known = recognise(head)
+        if known is None or known == SAFETENSORS:
+            raise
+        raise CorruptError(
+            "not a safetensors file", found=known.name, remedy=known.remedy
+        ) from None
 
 
 def read_file(path: str | os.PathLike[str], limits: Limits) -> Bundle:
@@ -82,7 +103,13 @@ def read_stream(stream: BinaryIO, limits: Limits) -> Bundle:
     Raises:
         FormatError: the header is not that of a safetensors file.
     """
-    length = header_length(read_exactly(stream, LENGTH_BYTES, "byte 0").tobytes(), limits)
+    head = read_exactly(stream, LENGTH_BYTES, "byte 0").tobytes()
+    length = int.from_bytes(head, "little")
+    if length > limits.max_header_bytes:
+        # What else it may be is told by more of it than a length.
+        head += stream.read(HEAD_BYTES - LENGTH_BYTES)
+    with _named_by(head):
+        header_length(head, limits)
     header = parse_header(read_exactly(stream, length, "header").tobytes(), limits)
     source, specs = describe(header, "", Namer())
     load = StreamLoader(stream, specs)
