@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from limosa.cli import options, outputs, progress, report
@@ -31,7 +33,8 @@ def command(
     outputs.refuse_inputs(output, update, replaced=base)
     from limosa.exchange import local
 
-    with progress.progress_bar("apply", None) as advance:
+    refuse_models(update)
+    with progress.progress_bar("apply", None) as advance, options.naming(update):
         digest = local.apply(
             base,
             options.source(update),
@@ -41,3 +44,25 @@ def command(
             limits=limits,
         )
     report.restored(output, digest, as_json)
+
+
+def refuse_models(update: str) -> None:
+    """Say which argument is which where UPDATE is a model: the two are easily swapped.
+
+    Raises:
+        ConfigError: UPDATE is a file of a model, or a folder.
+    """
+    from limosa.errors import ConfigError
+    from limosa.files.beginnings import SAFETENSORS, head_of, recognise
+
+    if update == "-":
+        return
+    if Path(update).is_dir():
+        found = "a folder"
+    elif Path(update).is_file() and recognise(head_of(update)) == SAFETENSORS:
+        found = SAFETENSORS.name
+    else:
+        return
+    raise ConfigError(
+        f"this is {found}, not an update", where=update, remedy="apply takes BASE and then UPDATE"
+    )

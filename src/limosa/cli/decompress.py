@@ -48,7 +48,7 @@ def command(
     outputs.refuse_inputs(output, input_, base)
     from limosa.exchange import local
 
-    with progress.progress_bar("decompress", None) as advance:
+    with progress.progress_bar("decompress", None) as advance, options.naming(input_):
         digest = local.decompress(
             options.source(input_),
             options.sink(output),

@@ -64,14 +64,16 @@ def command(
     from limosa.codec.opening import is_refinement
 
     if is_refinement(file):
-        inspect_refinement.run(file, base, top, limits, as_json)
+        with options.naming(file):
+            inspect_refinement.run(file, base, top, limits, as_json)
         return
     if base is not None:
         raise click.UsageError(
             "--base is for --plot and for refinements: the bytes of other updates need no base."
         )
 
-    reports = inspect(file, limits=limits)
+    with options.naming(file):
+        reports = inspect(file, limits=limits)
     if as_json:
         results.print_json({"file": file, "models": [as_plain(report) for report in reports]})
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -31,6 +32,13 @@ def source(path: str) -> str | BinaryIO:
     if sys.stdin.isatty():
         raise click.UsageError("Standard input is a terminal: redirect it, or name a file.")
     return sys.stdin.buffer
+
+
+def naming(path: str) -> AbstractContextManager[None]:
+    """Names the file at *path* in what is found wrong while it is read; - is standard input."""
+    from limosa.files.beginnings import in_file
+
+    return in_file("standard input" if path == "-" else path)
 
 
 def sink(path: str) -> str | BinaryIO:

@@ -25,7 +25,7 @@ def command(
     """
     from limosa.exchange import local
 
-    with progress.progress_bar("verify", None) as advance:
+    with progress.progress_bar("verify", None) as advance, options.naming(file):
         digest = local.verify(
             options.source(file), base=base, threads=threads, limits=limits, progress=advance
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from types import TracebackType
 
 import numpy as np
@@ -22,6 +23,7 @@ from limosa.codec.inputs import Far, Input, Memory, RandomAccess, open_input
 from limosa.codec.quality import StreamQuality
 from limosa.codec.results import DigestCheck, allocate, check_digest, check_out
 from limosa.errors import ConfigError, CorruptError
+from limosa.files.beginnings import in_file
 from limosa.files.bundle import Source
 from limosa.limits import Limits
 from limosa.tensors import Bytes, Tensor, TensorSpec
@@ -205,16 +207,20 @@ class Reader:
             pass
         return self.digest
 
-    def as_base(self) -> Base:
+    def as_base(self, name: str = "") -> Base:
         """The decoded tensors as a base for another stream.
+
+        Args:
+            name: of the file, to be told with what is found wrong in it later.
 
         Raises:
             ConfigError: this is a pipe.
         """
         frames = self._random()
 
-        def get(name: str) -> Tensor | None:
-            return self.get(name) if name in self._numbers else None
+        def get(tensor: str) -> Tensor | None:
+            with in_file(name) if name else nullcontext():
+                return self.get(tensor) if tensor in self._numbers else None
 
         specs = {spec.name: spec for spec in self.specs}
         return Base(

@@ -30,6 +30,7 @@ from limosa.codec.cursor import Cursor, put_text, put_varint, unzigzag, zigzag
 from limosa.codec.quality import Described, StreamQuality
 from limosa.codec.sections import read_section, write_section
 from limosa.errors import CorruptError, LimitError, UnsupportedVersionError
+from limosa.files.beginnings import POINTER, recognise
 from limosa.files.bundle import Source
 from limosa.files.paths import check_paths
 from limosa.limits import Limits
@@ -96,12 +97,15 @@ def check_magic(head: bytes, magic: bytes) -> None:
         UnsupportedVersionError: another version.
     """
     if not head.startswith(magic):
+        known = recognise(head)
         raise CorruptError(
             "not a limosa file",
             where="byte 0",
-            found=head[: len(magic)].hex(" "),
-            allowed=magic.hex(" "),
-            remedy="check that the file was written by limosa and fetched in binary mode",
+            found=head[: len(magic)].hex(" ") if known is None else known.name,
+            allowed=magic.hex(" ") if known is None else None,
+            remedy=POINTER.remedy
+            if known == POINTER
+            else "check that the file was written by limosa and fetched in binary mode",
         )
     if head[len(magic)] != VERSION:
         raise UnsupportedVersionError(

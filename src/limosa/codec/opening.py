@@ -17,6 +17,7 @@ from limosa.codec.layers import open_layer
 from limosa.codec.refinement.read import Packed, Refinement
 from limosa.errors import ConfigError
 from limosa.files import read
+from limosa.files.beginnings import in_file
 from limosa.limits import Limits
 from limosa.tensors import Tensor
 
@@ -59,7 +60,8 @@ def open_base(base: BaseLike, *, limits: Limits | None = None, threads: int | No
             remedy="apply it to its own base first, and pass what that gives",
         )  # fmt: skip
     if is_limosa(base):
-        return open_layer(base, limits=limits, threads=threads).as_base()
+        with in_file(base):
+            return open_layer(base, limits=limits, threads=threads).as_base(os.fspath(base))
     return Base.from_bundle(read(base, limits=limits), threads=threads)
 
 

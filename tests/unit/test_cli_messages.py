@@ -1,0 +1,82 @@
+"""What the command line says of files that are damaged or stand in the wrong place."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import limosa
+from limosa.cli.main import run
+from limosa.demo import models
+
+V1, V2, _ = models()
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that is worked in, with models, an update and a file of v1."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(V1, "v1.safetensors")
+    shutil.copy(V2, "v2.safetensors")
+    limosa.diff(V1, V2, "update.limosa")
+    limosa.compress(V1, "v1.limosa")
+    return tmp_path
+
+
+@pytest.fixture
+def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """The message of a command that must end with a status and leave nothing behind."""
+
+    def refused(status: int, command: str) -> str:
+        before = sorted(here.rglob("*"))
+        assert run(command.split()) == status
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert sorted(here.rglob("*")) == before
+        return told.err
+
+    return refused
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "verify bad.limosa",
+        "decompress bad.limosa -o x",
+        "apply v1.safetensors bad.limosa -o x",
+        "decompress update.limosa --base bad.limosa -o x",
+        "verify update.limosa --base bad.limosa",
+        "diff bad.limosa v2.safetensors -o x",
+    ],
+)
+def test_a_message_names_the_damaged_file(refused: Refused, command: str, damage: str):
+    good = "update.limosa" if command.startswith("apply") else "v1.limosa"
+    data = bytearray(Path(good).read_bytes())
+    data[len(data) // 2] ^= 1
+    Path("bad.limosa").write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+    message = refused(1, command)
+    assert message.startswith("limosa: bad.limosa: ")
+    assert message.count(".limosa: ") == 1
+
+
+def test_inspect_names_the_damaged_file(refused: Refused, here: Path):
+    Path("bad.limosa").write_bytes(Path("v1.limosa").read_bytes()[:-1])
+    assert refused(1, "inspect bad.limosa").startswith("limosa: bad.limosa: ")
+
+
+def test_swapped_arguments_of_apply_are_told(refused: Refused, here: Path):
+    message = refused(2, "apply update.limosa v1.safetensors -o x")
+    assert "v1.safetensors: this is a safetensors model" in message
+    assert "BASE and then UPDATE" in message
+    assert "a folder" in refused(2, "apply v1.safetensors . -o ../x")
+
+
+def test_a_message_says_what_stands_in_place_of_a_limosa_file(refused: Refused, here: Path):
+    Path("m.limosa").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    assert "git lfs pull" in refused(1, "verify m.limosa")
+    assert "a safetensors model" in refused(1, "verify v1.safetensors")
