@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import options, outputs, progress, report
+from limosa.cli import faults, options, outputs, progress, report
 from limosa.cli.diff import write_update
 from limosa.limits import Limits
 
@@ -57,6 +57,8 @@ def command(
     """
     report.refuse_json_on_stream(as_json, output)
     outputs.refuse_inputs(output, *inputs, *bases)
+    for path in inputs:
+        faults.warn(path, limits)
     if len(inputs) > 1 and ("-" in inputs or bases):
         raise click.UsageError("Several models are each other's bases: give paths and no --base.")
     if layers is not None:

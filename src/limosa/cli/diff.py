@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import options, outputs, progress, report
+from limosa.cli import faults, options, outputs, progress, report
 from limosa.limits import Limits
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def command(
     if "-" in bases:
         raise click.UsageError("BASE is read twice: it cannot be standard input.")
     quality = options.quality(chosen)
+    faults.warn(new, limits)
     write_update(tuple(bases), new, output, quality, threads, limits, as_json)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from limosa.cli import options, remote
+from limosa.cli import faults, options, remote
 from limosa.limits import Limits
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     help="Move this tag to the new version, beside latest. Repeatable.",
 )
 @click.option("--no-latest", is_flag=True, help="Leave latest where it is.")
+@click.option(
+    "--as-is", is_flag=True, help="Push files that are cut short, missing or no model, too."
+)
 @remote.hub_options
 @options.threads_option
 @options.limits_option
@@ -57,6 +60,7 @@ def command(
     parents: tuple[str, ...],
     tags: tuple[str, ...],
     no_latest: bool,
+    as_is: bool,
     hub: str | None,
     token: str | None,
     threads: int | None,
@@ -77,6 +81,7 @@ def command(
 
     moved = tags if no_latest else tuple(dict.fromkeys((*tags, "latest")))
     named = remote.reference_of(reference)
+    (faults.warn if as_is else faults.refuse)(model, limits)
     description = Description(notes, _metrics(metrics), parents, moved)
     with remote.open_client(hub, token) as client, remote.stages(as_json) as progress:
         result = push(

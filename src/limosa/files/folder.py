@@ -40,12 +40,21 @@ def read_folder(root: str | os.PathLike[str], limits: Limits) -> Bundle:
         CorruptError: a path would not be safe to write elsewhere.
         LimitError: there are more files or tensors than *limits* allow.
     """
+    return _join(Path(root).resolve(), files_of(root, limits), limits)
+
+
+def files_of(root: str | os.PathLike[str], limits: Limits) -> list[str]:
+    """The paths, below *root* and in order, of the files that :func:`read_folder` reads.
+
+    Raises:
+        ConfigError, LimitError: as for :func:`read_folder`.
+    """
     base = Path(root).resolve()
     left_out: list[str] = []
     paths = sorted(_walk(base, base, limits, 0, left_out))
     if left_out:
         _say_left_out(os.fspath(root), ", ".join(sorted(left_out)))
-    return _join(base, paths, limits)
+    return paths
 
 
 def is_left_out(path: str | PurePath) -> bool:
@@ -185,7 +194,7 @@ def _read_one(
             raise
         except FormatError:
             # A pointer of Git LFS, a broken download, a file of somebody else's with that
-            # suffix: a folder comes back as it was, whatever it holds.
+            # suffix: a folder comes back as it was, whatever it holds. See faults.py.
             pass
         else:
             source, specs = safetensors.describe(mapped.header, path, name)

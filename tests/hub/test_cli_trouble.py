@@ -1,0 +1,52 @@
+"""The commands that talk to a hub, where something is not as it should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi")
+
+from hubs import Machine, running_hub, save
+
+MODEL = "team/detector"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    with running_hub(tmp_path_factory.mktemp("hub")) as server:
+        yield server
+
+
+@pytest.fixture
+def user(tmp_path: Path, hub) -> Machine:
+    return Machine(tmp_path / "home", hub.url, hub.admin_token)
+
+
+# Models that are not whole
+
+
+def test_a_broken_folder_is_no_version_unless_told(tmp_path: Path, user: Machine):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save(folder / "a.safetensors", {"w": np.zeros(99, np.float32)})
+    (folder / "b.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
+    _, errors = user.run("push", folder, "team/broken:v1", cwd=tmp_path, status=1)
+    assert "b.safetensors: a pointer of Git LFS" in errors
+    assert "--as-is" in errors
+    user.run("info", "team/broken:v1", cwd=tmp_path, status=7)
+    _, errors = user.run("push", folder, "team/broken:v1", "--as-is", cwd=tmp_path)
+    assert "warning: " in errors
+    user.run("pull", "team/broken:v1", "-o", "back", cwd=tmp_path)
+    assert (tmp_path / "back" / "b.safetensors").read_text() == (
+        folder / "b.safetensors"
+    ).read_text()
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path, user: Machine):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.md").write_text("hello")
+    _, errors = user.run("push", "notes", "team/notes:v1", cwd=tmp_path, status=1)
+    assert "no file holds tensors" in errors
