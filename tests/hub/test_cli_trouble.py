@@ -9,7 +9,10 @@ import pytest
 
 pytest.importorskip("fastapi")
 
+import httpx
 from hubs import Machine, running_hub, save
+
+from limosa.hub.connection import unreachable
 
 MODEL = "team/detector"
 
@@ -50,3 +53,32 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path, user: Machine):
     (tmp_path / "notes" / "readme.md").write_text("hello")
     _, errors = user.run("push", "notes", "team/notes:v1", cwd=tmp_path, status=1)
     assert "no file holds tensors" in errors
+
+
+# Tokens that are none
+
+
+@pytest.mark.parametrize("token", ["ünï", "limosa_é", "two words", "a\nb", "limosa_0\x7f"])
+def test_a_token_that_cannot_be_one_is_told_and_not_shown(
+    tmp_path: Path, user: Machine, token: str
+):
+    user.token = token
+    for command in (["ls"], ["pull", f"{MODEL}:v1", "--follow"]):
+        out, errors = user.run(*command, cwd=tmp_path, status=6)
+        assert out == ""
+        assert "this cannot be a token" in errors
+        assert token not in errors
+        assert "limosa_" not in errors
+
+
+def test_space_around_a_token_is_left_out(tmp_path: Path, user: Machine):
+    user.token = f" {user.token}\r\n"
+    assert user.json("whoami", cwd=tmp_path)["name"] == "admin"
+
+
+def test_a_header_is_not_shown_by_whoever_refuses_it():
+    error = unreachable(
+        "http://hub/v1", httpx.LocalProtocolError("Illegal header value b'Bearer limosa_1'")
+    )
+    assert "Bearer" not in str(error)
+    assert "LocalProtocolError" in str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 TRIES = 5
 _PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
+#: Of RFC 6750, which is more than any hub makes.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _AGAIN = frozenset([408, 429, 500, 502, 503, 504])
 #: Of an answer that is no blob.
 _MOST_JSON = 512 * 2**20
@@ -55,9 +58,12 @@ class Connection:
 
     Args:
         url: of the hub.
-        token: shown to the hub, and to nobody else.
+        token: shown to the hub, and to nobody else; space around it is left out.
         timeout: seconds to wait for the next bytes.
         pause: seconds before the second try, doubled for each further one.
+
+    Raises:
+        AuthError: the token cannot be one.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class Connection:
     ) -> None:
         self.url = url.rstrip("/")
         self._pause = pause
+        token = check_token(token, self.url)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=10.0))
 
@@ -225,10 +232,35 @@ def origin_of(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
+def check_token(token: str, hub: str) -> str:
+    """*token* without the space around it, if it may be one; ``""`` stays as it is.
+
+    What an HTTP library says of a header that it refuses has all of it: a secret would end in
+    somebody's log. So this is asked first, and the answer does not tell the token.
+
+    Raises:
+        AuthError: no hub makes such tokens.
+
+    >>> check_token("limosa_00\\r\\n", "http://hub")
+    'limosa_00'
+    """
+    token = token.strip()
+    if token and not _TOKEN.fullmatch(token):
+        raise AuthError(
+            "this cannot be a token", where=hub, found=f"{len(token)} characters, some of others",
+            allowed="letters of ASCII, digits, and '-', '.', '_', '~', '+', '/'",
+            remedy="see LIMOSA_TOKEN and --token, or run limosa login again",
+        )  # fmt: skip
+    return token
+
+
 def unreachable(url: str, error: Exception) -> TransportError:
     """The error for a network that failed."""
     parts = urlsplit(url)
+    # A complaint about our own request repeats its headers, and one of them is a secret.
+    ours = isinstance(error, httpx.LocalProtocolError)
+    said = type(error).__name__ if ours else str(error) or type(error).__name__
     return TransportError(
         "the hub cannot be reached", where=f"{parts.scheme}://{parts.netloc}",
-        found=str(error) or type(error).__name__, remedy="try again; what came is kept",
+        found=said, remedy="try again; what came is kept",
     )  # fmt: skip

@@ -55,8 +55,8 @@ class Places:
         )
         cache = Path(found["LIMOSA_CACHE"]) if found.get("LIMOSA_CACHE") else usual
         places = cls(
-            config, cache, found.get("LIMOSA_HUB", "").rstrip("/"), found.get("LIMOSA_TOKEN", ""),
-            found.get("LIMOSA_OFFLINE", "").lower() in _YES,
+            config, cache, found.get("LIMOSA_HUB", "").rstrip("/"),
+            found.get("LIMOSA_TOKEN", "").strip(), found.get("LIMOSA_OFFLINE", "").lower() in _YES,
         )  # fmt: skip
         return places
 
