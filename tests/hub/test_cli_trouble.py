@@ -82,3 +82,14 @@ def test_a_header_is_not_shown_by_whoever_refuses_it():
     )
     assert "Bearer" not in str(error)
     assert "LocalProtocolError" in str(error)
+
+
+def test_an_empty_token_is_not_kept(tmp_path: Path, user: Machine):
+    nobody = Machine(tmp_path / "home", "", "")
+    nobody.run("login", user.url, cwd=tmp_path, stdin=user.token.encode())
+    kept = (tmp_path / "home" / "hubs.json").read_text()
+    for stdin, arguments in ((b"", []), (b" \r\n", []), (b"", ["--token", " "])):
+        out, errors = nobody.run("login", user.url, *arguments, cwd=tmp_path, stdin=stdin, status=2)
+        assert out == ""
+        assert "The token is empty" in errors
+    assert (tmp_path / "home" / "hubs.json").read_text() == kept

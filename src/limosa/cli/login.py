@@ -33,6 +33,9 @@ def command(url: str, token: str | None, as_json: bool) -> None:
             else sys.stdin.readline()
         )
     token = token.strip()
+    if not token:
+        # A hub may answer who shows nothing, too; the token that is kept would be gone.
+        raise click.UsageError("The token is empty: pass --token, or pipe it in.")
     with HubClient(hub, token) as client:
         found = client.whoami()
     path = remote.places().login(hub, token)
