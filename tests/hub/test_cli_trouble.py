@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 import httpx
-from hubs import Machine, running_hub, save
+from hubs import Machine, line, running_hub, save
 
 from limosa.hub.connection import unreachable
 
@@ -93,3 +93,17 @@ def test_an_empty_token_is_not_kept(tmp_path: Path, user: Machine):
         assert out == ""
         assert "The token is empty" in errors
     assert (tmp_path / "home" / "hubs.json").read_text() == kept
+
+
+# Questions that nobody answers
+
+
+def test_rm_without_anybody_to_ask(tmp_path: Path, user: Machine):
+    (v1,) = line(tmp_path, count=1)
+    user.run("push", v1, "team/gone:v1", "--no-latest", cwd=tmp_path)
+    _, errors = user.run("rm", "team/gone:v1", cwd=tmp_path, stdin=b"", status=2)
+    assert "--yes" in errors
+    user.run("rm", "team/gone:v1", cwd=tmp_path, stdin=b"n\n", status=130)
+    user.run("info", "team/gone:v1", cwd=tmp_path)
+    user.run("rm", "team/gone:v1", cwd=tmp_path, stdin=b"y\n")
+    user.run("info", "team/gone:v1", cwd=tmp_path, status=7)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from limosa.cli import options, remote
@@ -18,10 +20,27 @@ def command(reference: str, yes: bool, hub: str | None, token: str | None, as_js
     if not named.name:
         raise click.UsageError("Name the version: OWNER/NAME:VERSION.")
     if not yes:
-        click.confirm(f"Forget {named}?", abort=True, err=True)
+        _ask(f"Forget {named}?")
     with remote.open_client(hub, token) as client:
         client.remove_version(named.repository, named.name)
     if as_json:
         remote.print_json({"removed": str(named)})
     else:
         click.echo(f"{named} is gone")
+
+
+def _ask(question: str) -> None:
+    """Go on after a yes only.
+
+    Raises:
+        Abort: the answer was no, or Ctrl-C.
+        UsageError: there is nobody to ask.
+    """
+    try:
+        sure = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise click.UsageError("Nobody answers: pass --yes to forget it without asking.") from None
+    if not sure:
+        raise click.Abort
