@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import builtins
 import json
+import pickle
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 
+import limosa
 from limosa.errors import CorruptError, FormatError, LimitError, MissingExtraError
 from limosa.files import Restorer, Source, read
 from limosa.files.pack import pack, unpack
@@ -164,9 +167,36 @@ def test_code_is_refused(zipped, tmp_path):
     torch.save(
         {"w": torch.ones(1), "x": Evil()}, tmp_path / "in.pt", _use_new_zipfile_serialization=zipped
     )
-    with pytest.raises(CorruptError, match="asks to run code") as caught:
+    with pytest.raises(CorruptError, match="could run code") as caught:
         read(tmp_path / "in.pt")
+    assert caught.value.found.endswith("exec")
     assert caught.value.remedy
+
+
+def test_what_is_refused_is_told_in_own_words_on_one_line(tmp_path, recwarn):
+    path = tmp_path / "in.pt"
+    torch.save(torch.nn.Linear(2, 2), path)
+    messages = [refusal(path)]
+    assert "found torch.nn.modules.linear.Linear, allowed tensors" in messages[0]
+    path.write_bytes(pickle.dumps({"w": 1}, protocol=4))
+    messages.append(refusal(path))
+    assert "found a pickle with operand" in messages[1]
+    path.write_bytes(limosa.save({"w": np.zeros(9, np.float32)}))
+    messages.append(refusal(path))
+    assert "found a .limosa file" in messages[2]
+    path.write_text("hello, this is a text")
+    messages.append(refusal(path))
+    for message in messages:
+        assert message.isprintable()
+        assert "weights_only" not in message
+        assert len(message) < 400
+    assert not recwarn.list
+
+
+def refusal(path) -> str:
+    with pytest.raises(CorruptError) as caught:
+        read(path)
+    return str(caught.value)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -18,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from limosa.errors import CorruptError, FormatError, LimitError
+from limosa.files.beginnings import head_of, recognise
 from limosa.files.bundle import Bundle, Namer, Source
 from limosa.files.header import unique_keys
 from limosa.files.pack import pack, unpack
@@ -33,6 +36,12 @@ from limosa.files.torch_storage import (
 from limosa.files.tree import TreeDecoder, TreeEncoder
 from limosa.limits import Limits
 from limosa.tensors import Bytes, TensorSpec
+
+# What torch says that it did not load, in any of its sentences.
+_GLOBAL = re.compile(r"(?:GLOBAL|unsupported class|Unsupported class) ([\w.]{1,200})")
+_OPERAND = re.compile(r"Unsupported operand (\d{1,3})")
+# A sequence for a terminal.
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def read_file(path: str | os.PathLike[str], limits: Limits) -> Bundle:
@@ -71,15 +80,12 @@ def _load(path: str | os.PathLike[str], limits: Limits) -> Any:
     if zipped:
         _check_archive(path, limits)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():
+            # torch warns of forms of pickles that it then refuses: one message is enough.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        raise CorruptError(
-            "not a PyTorch file, or one that asks to run code",
-            where=str(path),
-            found=str(error).strip().splitlines()[0][:160] if str(error).strip() else "a pickle",
-            allowed="tensors, numbers and strings in dicts, lists and tuples",
-            remedy="save model.state_dict() instead of the model",
-        ) from None
+        raise _refused(str(error), path) from None
     except MemoryError:
         raise LimitError("the file asks for more memory than there is", where=str(path)) from None
     # A malformed file can make torch raise anything; it stays this file's fault.
@@ -87,9 +93,46 @@ def _load(path: str | os.PathLike[str], limits: Limits) -> Any:
         raise CorruptError(
             "torch cannot read the file",
             where=str(path),
-            found=f"{type(error).__name__}: {str(error)[:160]}",
+            found=_known(path) or _one_line(f"{type(error).__name__}: {error}"),
             remedy="fetch it again, or save it again with torch.save",
         ) from None
+
+
+def _refused(said: str, path: str | os.PathLike[str]) -> CorruptError:
+    """The error for a pickle that torch does not load safely, from what torch says of it.
+
+    Torch's own words go on for ten lines with ways to load the file all the same, which is no
+    advice for a file of somebody else's.
+    """
+    name = _GLOBAL.search(said)
+    if name is not None:
+        return CorruptError(
+            "the file asks for something that could run code, and was not loaded",
+            where=str(path),
+            found=name[1],
+            allowed="tensors, numbers and strings in dicts, lists and tuples",
+            remedy="save model.state_dict() instead of the model",
+        )
+    operand = _OPERAND.search(said)
+    return CorruptError(
+        "not a PyTorch file, or one that asks to run code",
+        where=str(path),
+        found=_known(path) or ("a pickle" + (f" with operand {operand[1]}" if operand else "")),
+        allowed="what torch.save writes of tensors, numbers and strings",
+        remedy="save model.state_dict() with torch.save",
+    )
+
+
+def _known(path: str | os.PathLike[str]) -> str | None:
+    """What the file is by its first bytes, where these are not those of a PyTorch file."""
+    head = head_of(path)
+    known = None if head.startswith(b"PK") else recognise(head)
+    return None if known is None else known.name
+
+
+def _one_line(text: str) -> str:
+    """The beginning of what torch says, without line ends and what moves a cursor."""
+    return " ".join(_ESCAPE.sub("", text).split())[:160]
 
 
 def _check_archive(path: str | os.PathLike[str], limits: Limits) -> None:
