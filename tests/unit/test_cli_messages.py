@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import limosa
 from limosa.cli.main import run
+from limosa.cli.remote import table
 from limosa.demo import models
 
 V1, V2, _ = models()
@@ -80,3 +87,41 @@ def test_a_message_says_what_stands_in_place_of_a_limosa_file(refused: Refused, 
     Path("m.limosa").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     assert "git lfs pull" in refused(1, "verify m.limosa")
     assert "a safetensors model" in refused(1, "verify v1.safetensors")
+
+
+# Tables: what reads a pipe looks for whole names
+
+
+def test_a_table_in_a_pipe_is_not_wrapped(capsys: pytest.CaptureFixture[str]):
+    path = "/srv/models/" + "a-folder-of-a-long-name/" * 8 + "model.safetensors"
+    time = "2026-11-27 23:01:32"
+    rows = [[path, "team/detector:v1", "1 B", "0" * 64, time], ["b", "c", "2 B", "d", time]]
+    table(["model", "is", "size", "digest", "at"], rows, right=(2,))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert [line.split()[0] for line in lines if line.endswith(time)] == [path, "b"]
+    # As wide as what is in it, and no wider.
+    assert max(map(len, lines)) < len(path) + 150
+
+
+def test_inspect_in_a_pipe_is_not_wrapped(here: Path, capsys: pytest.CaptureFixture[str]):
+    name = "model.layers.17." + "block." * 30 + "weight"
+    Path("m.limosa").write_bytes(limosa.save({name: np.zeros((9, 9), np.float32)}))
+    assert run(["inspect", "m.limosa"]) == 0
+    assert sum(name in line for line in capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_terminal_has_a_width(here: Path):
+    save = {"layer." * 30 + "weight": np.zeros((9, 9), np.float32)}
+    Path("m.limosa").write_bytes(limosa.save(save))
+    keeper, side = pty.openpty()
+    command = [sys.executable, "-m", "limosa.cli.main", "inspect", "m.limosa"]
+    environment = {**os.environ, "COLUMNS": "80", "TERM": "dumb"}
+    subprocess.run(command, stdout=side, check=True, env=environment, timeout=120)
+    os.close(side)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of what a terminal has
+        while piece := os.read(keeper, 2**16):
+            shown += piece
+    os.close(keeper)
+    # The first line is the name of the file, the digest is 64 digits and a word.
+    assert max(map(len, shown.decode().split("\r\n"))) <= 80

@@ -77,9 +77,7 @@ def command(
     if as_json:
         results.print_json({"file": file, "models": [as_plain(report) for report in reports]})
         return
-    from rich.console import Console
-
-    console = Console()
+    console = results.console()
     for report in reports:
         show(report, file, top, console)
 

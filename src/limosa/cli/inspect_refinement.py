@@ -56,11 +56,10 @@ def as_plain(report: RefinementReport) -> dict[str, Any]:
 
 def show(report: RefinementReport, file: str, top: int) -> None:
     """Print the summary and the table of what changes."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console = results.console()
     console.print(Text(results.printable(file), "bold"), soft_wrap=True)
     raw = report.raw_bytes
     of_raw = f" for {results.human(raw)}, {report.nbytes / raw:.2%}" if raw else ""

@@ -118,15 +118,14 @@ def stages(quiet: bool = False) -> Iterator[Progress]:
 def table(headings: list[str], rows: list[list[str]], right: tuple[int, ...] = ()) -> None:
     """A table for people; columns whose places are in *right* hold numbers."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from limosa.cli.report import printable
+    from limosa.cli.report import console, printable
 
     made = Table(box=SIMPLE_HEAD, collapse_padding=True)
     for place, heading in enumerate(headings):
         made.add_column(heading, justify="right" if place in right else "left", overflow="fold")
     for row in rows:
         made.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
-    Console(soft_wrap=not sys.stdout.isatty()).print(made)
+    console().print(made)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from limosa.codec.encoder import EncodeResult
+
+# Characters: more than any name, path or digest together.
+_WIDEST: Final = 2**20
 
 
 def human(count: int) -> str:
@@ -27,6 +33,16 @@ def human(count: int) -> str:
         if value < 1024 or unit == "TiB":
             break
     return f"{value:.1f} {unit}"
+
+
+def console() -> Console:
+    """Standard output for tables and lines. Only a terminal has a width to wrap them to.
+
+    What reads a pipe looks for whole names in it, a line each.
+    """
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=_WIDEST)
 
 
 def refuse_json_on_stream(as_json: bool, output: str) -> None:

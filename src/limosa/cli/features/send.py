@@ -201,7 +201,6 @@ def show(client: FeatureClient, sizes: Counter[str], seconds: float, as_json: bo
             }
         )
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("sent as", box=None, pad_edge=False)
@@ -212,7 +211,7 @@ def show(client: FeatureClient, sizes: Counter[str], seconds: float, as_json: bo
     for name, size in {"features": traffic.sent, **sizes}.items():
         share = f"{size / sizes['jpeg']:.3f}" if sizes["jpeg"] else ""
         table.add_row(names.get(name, name), f"{size:,}", f"{size / frames:,.0f}", share)
-    console = Console()
+    console = report.console()
     console.print(table)
     console.print(
         f"{traffic.inputs} frames, {bits:.3f} bits an element; {traffic.keys} of "
