@@ -30,6 +30,11 @@ def batches():
 
 labelled = [(torch.randn(8, 3, 16, 16), torch.randint(5, (8,)))]
 
+number = 3
+one_tensor = torch.zeros(())
+words = ["a", "b"]
+named = [{"inputs": torch.zeros(4, 3, 16, 16)}]
+
 def loudness(outputs, labels):
     return -float(sum(output.abs().sum() for output in outputs))
 """
@@ -97,3 +102,42 @@ def test_what_cannot_be_tuned_leaves_nothing(folder: Path):
         assert not (folder / "none.profile").exists()
     to_stream = limosa(folder, *given[:-1], "-", "--at", "1", "--max-drop", "1")
     assert to_stream.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        ("shop:network", "a Sequential"),
+        ("shop:loudness", "missing a required argument"),
+        ("shop:number", "a int"),
+        ("shop:one_tensor", "a Tensor"),
+        ("shop:words", "batch 0"),
+        ("shop:named", "a dict"),
+        ("shop:nothing", "shop:nothing"),
+    ],
+)
+def test_data_that_are_no_batches_are_told(folder: Path, data: str, word: str):
+    given = ["tune", "--model", "shop:network", "--at", "1", "--max-drop", "1", "-o", "no.profile"]
+    done = limosa(folder, *given, "--data", data)
+    assert done.returncode == 2, done.stderr
+    assert word in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (folder / "no.profile").exists()
+
+
+def test_a_pt2_file_that_is_none_is_told_in_one_line(folder: Path):
+    import torch
+
+    torch.save({"w": torch.zeros(3)}, folder / "state.pt2")
+    (folder / "other.pt2").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
+    (folder / "random.pt2").write_bytes(bytes(range(200)))
+    for name, word in (
+        ("missing.pt2", "no such file"),
+        ("other.pt2", "Git LFS"),
+        ("random.pt2", "no zip archive"),
+        ("state.pt2", "torch.export cannot load this"),
+    ):
+        done = limosa(folder, "cuts", "--model", name)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert word in done.stderr

@@ -60,13 +60,12 @@ def command(
     for written in (output, table, plot):
         outputs.refuse_inputs(written, model)
     from limosa.codec.feature.profile_file import save_profile
-    from limosa.exchange.feature_service.naming import find, find_model
+    from limosa.exchange.feature_service.naming import find, find_batches, find_model
     from limosa.torch import tune_feature
 
-    batches = find(data, f"data {data!r}")
+    made = find_batches(data)
     chosen = None if metric is None else find(metric, f"metric {metric!r}")
     network = find_model(model).eval()
-    made = list(batches() if callable(batches) else batches)
     with progress.count_bar("tune") as advance:
         tuning = tune_feature(
             network, list(cut), made, max_drop=max_drop, metric=chosen, example=_example(made),
