@@ -98,3 +98,16 @@ def test_an_older_output_beside_the_inputs_is_replaced(here: Path):
     run("compress", "model.safetensors.index.json", "-o", "index.limosa")
     limosa.decompress("mix.limosa", "back")
     assert Path("back/model.safetensors").read_bytes() == V1.read_bytes()
+
+
+def test_a_blob_of_a_snapshot_is_an_input(here: Path):
+    snapshot, blobs = Path("models--a/snapshots/1"), Path("models--a/blobs")
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    blob = blobs / ("a" * 64)
+    shutil.copy(V1, blob)
+    (snapshot / "model.safetensors").symlink_to("../../blobs/" + blob.name)
+    with pytest.raises(ConfigError, match="the output is an input"):
+        run("compress", snapshot, "-o", blob)
+    run("compress", snapshot, "-o", "x.limosa")
+    assert blob.read_bytes() == V1.read_bytes()

@@ -170,3 +170,74 @@ def test_a_shard_behind_a_link_out_of_the_folder(sharded, tmp_path):
     sharded.write_text('{"weight_map": {"a": "s"}}')
     with pytest.raises(ConfigError, match="leaves the folder"):
         read(sharded)
+
+
+# A snapshot in the cache of huggingface_hub is a folder of links to blobs beside it.
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    model = tmp_path / "hub" / "models--team--detector"
+    root = model / "snapshots" / "0123456789abcdef"
+    (root / "unet").mkdir(parents=True)
+    (model / "blobs").mkdir()
+    save_file({"w": np.ones(9, np.float32)}, model / "blobs" / ("a" * 64))
+    (model / "blobs" / ("b" * 40)).write_text("{}")
+    (root / "model.safetensors").symlink_to("../../blobs/" + "a" * 64)
+    (root / "config.json").symlink_to("../../blobs/" + "b" * 40)
+    (root / "unet" / "config.json").symlink_to("../../../blobs/" + "b" * 40)
+    return root
+
+
+def test_a_snapshot_is_read_through_its_links(snapshot, tmp_path):
+    for place in (snapshot, tmp_path / "link"):
+        if place != snapshot:
+            place.symlink_to(snapshot)
+        restore(read(place), tmp_path / f"out-{place.name}")
+        assert content_of(tmp_path / f"out-{place.name}") == content_of(snapshot)
+    restore(read(snapshot / "unet"), tmp_path / "unet")
+    assert content_of(tmp_path / "unet") == content_of(snapshot / "unet")
+
+
+def test_shards_of_a_snapshot_are_read_through_their_links(snapshot):
+    index = snapshot / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"w": "model.safetensors"}}')
+    assert [spec.name for spec in read(index).specs] == ["w"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "../../secret",
+        "../../blobs/secret",
+        "../../blobs/../secret",
+        "../../../models--other/blobs/" + "c" * 64,
+        "../../blobs/" + "d" * 64,
+        "../../blobs/" + "e" * 64,
+        "../../refs/" + "c" * 64,
+    ],
+)
+def test_other_links_of_a_snapshot_are_refused(snapshot, target):
+    model, other = snapshot.parents[1], snapshot.parents[2] / "models--other"
+    (model / "refs").mkdir()
+    (other / "blobs").mkdir(parents=True)
+    for path in (
+        model / "secret", model / "blobs" / "secret", model / "refs" / ("c" * 64),
+        other / "blobs" / ("c" * 64),
+    ):  # fmt: skip
+        path.write_text("secret")
+    (model / "blobs" / ("d" * 64)).symlink_to("../secret")
+    (model / "blobs" / ("e" * 64)).symlink_to("/etc/hostname")
+    (snapshot / "stray").symlink_to(target)
+    with pytest.raises(ConfigError, match="leaves the folder"):
+        read(snapshot)
+
+
+def test_blobs_beside_another_folder_are_refused(snapshot):
+    copy = snapshot.parents[2] / "mine" / "snapshots" / "1"
+    copy.mkdir(parents=True)
+    (copy.parents[1] / "blobs").mkdir()
+    (copy.parents[1] / "blobs" / ("a" * 64)).write_text("secret")
+    (copy / "stray").symlink_to("../../blobs/" + "a" * 64)
+    with pytest.raises(ConfigError, match="leaves the folder"):
+        read(copy)

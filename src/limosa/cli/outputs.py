@@ -53,6 +53,10 @@ def _files_of(path: Path) -> Iterator[Path]:
     from limosa.files.folder import INDEX_SUFFIX, shards_of
 
     yield path
+    if os.path.isdir(path):
+        # A link may lead out of it, in the cache of huggingface_hub.
+        for folder, _, names in os.walk(path):
+            yield from filter(os.path.islink, (os.path.join(folder, name) for name in names))
     if os.fspath(path).endswith(INDEX_SUFFIX) and os.path.isfile(path):
         try:
             shards = shards_of(path, Limits())

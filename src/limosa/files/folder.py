@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -25,6 +26,9 @@ INDEX_SUFFIX = ".safetensors.index.json"
 
 log = logging.getLogger("limosa.files")
 
+# SHA-256 of a large file, SHA-1 of git of a small one.
+_BLOB = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+
 # Folders within folders: more than any model has, less than Python's stack.
 _MAX_DEPTH = 64
 
@@ -32,8 +36,9 @@ _MAX_DEPTH = 64
 def read_folder(root: str | os.PathLike[str], limits: Limits) -> Bundle:
     """The bundle of every file below *root*, in the order of their paths.
 
-    Symbolic links to files inside *root* are read as those files; other links are refused. Folders
-    without files are not kept, nor is what :func:`is_left_out` names, which is said once.
+    Symbolic links to files inside *root* are read as those files, and those of a snapshot in the
+    cache of huggingface_hub to the blobs beside it; other links are refused. Folders without files
+    are not kept, nor is what :func:`is_left_out` names, which is said once.
 
     Raises:
         ConfigError: a link leaves *root*, or something is neither a file nor a folder.
@@ -158,7 +163,7 @@ def _walk(
 
 def _check_inside(path: Path, base: Path) -> None:
     target = path.resolve()
-    if base not in target.parents:
+    if base not in target.parents and not _is_blob(target, base):
         raise ConfigError(
             "a symbolic link leaves the folder",
             where=str(path),
@@ -166,6 +171,20 @@ def _check_inside(path: Path, base: Path) -> None:
             allowed=f"files below {base}",
             remedy="copy the folder with its links resolved (cp -rL)",
         )
+
+
+def _is_blob(target: Path, base: Path) -> bool:
+    """Whether *target* is a blob of the cache of huggingface_hub in which *base* is a snapshot.
+
+    There a snapshot is a folder of links, ``models--X/snapshots/REVISION/FILE`` to
+    ``models--X/blobs/HASH``. Blobs are of that one model, and named by what they hold.
+    """
+    for snapshot in (base, *base.parents):
+        snapshots = snapshot.parent
+        if snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--"):
+            blobs = snapshots.parent / "blobs"
+            return target.parent == blobs and _BLOB.fullmatch(target.name) is not None
+    return False
 
 
 def _join(base: Path, paths: Sequence[str], limits: Limits) -> Bundle:
