@@ -125,3 +125,34 @@ def test_a_terminal_has_a_width(here: Path):
     os.close(keeper)
     # The first line is the name of the file, the digest is 64 digits and a word.
     assert max(map(len, shown.decode().split("\r\n"))) <= 80
+
+
+# What is standard input, and what cannot be
+
+
+@pytest.mark.parametrize(
+    "command", ["inspect -", "apply - update.limosa -o x", "compress v1.safetensors --base - -o x"]
+)
+def test_what_is_read_twice_says_why_it_is_no_stream(refused: Refused, command: str):
+    assert "read more than once" in refused(2, command)
+
+
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [
+        ("compress - -o x", "v1.safetensors"),
+        ("decompress - -o x", "v1.limosa"),
+        ("diff v1.safetensors - -o x", "v2.safetensors"),
+        ("apply v1.safetensors - -o x", "update.limosa"),
+        ("verify -", "v1.limosa"),
+        ("compress v1.safetensors -o -", None),
+        ("decompress v1.limosa -o -", None),
+        ("diff v1.safetensors v2.safetensors -o -", None),
+        ("apply v1.safetensors update.limosa -o -", None),
+    ],
+)
+def test_every_stream_that_the_guide_names(here: Path, command: str, given: str | None):
+    line = [sys.executable, "-m", "limosa.cli.main", *command.split()]
+    data = b"" if given is None else Path(given).read_bytes()
+    done = subprocess.run(line, input=data, capture_output=True, check=True, timeout=120)
+    assert Path("x").exists() or done.stdout

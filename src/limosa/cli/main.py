@@ -89,7 +89,7 @@ _STATUS: Final[tuple[tuple[type[LimosaError], int], ...]] = (
 def group() -> None:
     """Send models, and differences of models, in as few bytes as can be.
 
-    A file named - is standard input or standard output where a command says so.
+    - as a file is standard input or output, where a command reads or writes a file once.
     """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,10 +19,21 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class Stored(click.Path):
+    """A file or a folder: the one place where - is no stream says so."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path as it is, unless it is - and there is no file of that name."""
+        if value == "-" and not os.path.exists(value):
+            self.fail("This is read more than once: - will not do, name a file.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 #: A file, a folder or - for standard input.
 INPUT = click.Path(exists=True, allow_dash=True)
 #: The same where a stream would not do, because it is read more than once.
-STORED_INPUT = click.Path(exists=True)
+STORED_INPUT = Stored(exists=True)
 OUTPUT = click.Path(allow_dash=True)
 
 
