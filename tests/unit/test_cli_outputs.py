@@ -111,3 +111,21 @@ def test_a_blob_of_a_snapshot_is_an_input(here: Path):
         run("compress", snapshot, "-o", blob)
     run("compress", snapshot, "-o", "x.limosa")
     assert blob.read_bytes() == V1.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: limosa.compress("v1.safetensors", "v1.safetensors"),
+        lambda: limosa.compress("v1.safetensors", "v2.safetensors", base="v2.safetensors"),
+        lambda: limosa.diff("v1.safetensors", "v2.safetensors", "v2.safetensors"),
+        lambda: limosa.diff("v1.safetensors", "v2.safetensors", "v1.safetensors"),
+        lambda: limosa.apply("v1.safetensors", "update.limosa", "update.limosa"),
+        lambda: limosa.decompress("update.limosa", "v1.safetensors", base="v1.safetensors"),
+    ],
+)
+def test_programs_lose_no_input_either(here: Path, call):
+    before = content(here)
+    with pytest.raises(ConfigError, match="the output is an input"):
+        call()
+    assert content(here) == before

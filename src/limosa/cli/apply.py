@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from limosa.cli import options, outputs, progress, report
+from limosa.cli import options, progress, report
+from limosa.exchange.originals import refuse_inputs
 from limosa.limits import Limits
 
 
@@ -30,7 +31,7 @@ def command(
     """
     report.refuse_json_on_stream(as_json, output)
     # The base is read before its place is taken, and whoever applies an update asked for that.
-    outputs.refuse_inputs(output, update, replaced=base)
+    refuse_inputs(output, update, replaced=base)
     from limosa.exchange import local
 
     refuse_models(update)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import faults, options, outputs, progress, report
+from limosa.cli import faults, options, progress, report
 from limosa.cli.diff import write_update
+from limosa.exchange.originals import refuse_inputs
 from limosa.limits import Limits
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def command(
     cat model.safetensors | limosa compress - -o - | ssh host 'limosa decompress - -o m.safetensors'
     """
     report.refuse_json_on_stream(as_json, output)
-    outputs.refuse_inputs(output, *inputs, *bases)
+    refuse_inputs(output, *inputs, *bases)
     for path in inputs:
         faults.warn(path, limits)
     if len(inputs) > 1 and ("-" in inputs or bases):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from limosa.cli import options, outputs, progress, report
+from limosa.cli import options, progress, report
+from limosa.exchange.originals import refuse_inputs
 from limosa.limits import Limits
 
 
@@ -45,7 +46,7 @@ def command(
     limosa decompress layered.limosa --layers 1 -o preview.safetensors
     """
     report.refuse_json_on_stream(as_json, output)
-    outputs.refuse_inputs(output, input_, base)
+    refuse_inputs(output, input_, base)
     from limosa.exchange import local
 
     with progress.progress_bar("decompress", None) as advance, options.naming(input_):

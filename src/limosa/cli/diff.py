@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import faults, options, outputs, progress, report
+from limosa.cli import faults, options, progress, report
+from limosa.exchange.originals import refuse_inputs
 from limosa.limits import Limits
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def command(
         show_versions(models, as_json)
         return
     report.refuse_json_on_stream(as_json, output)
-    outputs.refuse_inputs(output, *models, adapter)
+    refuse_inputs(output, *models, adapter)
     if adapter is not None:
         if len(models) > 1:
             raise click.UsageError("--adapter stands in place of NEW: name one BASE only.")

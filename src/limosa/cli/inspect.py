@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import inspect_refinement, options, outputs
+from limosa.cli import inspect_refinement, options
 from limosa.cli import report as results
+from limosa.exchange.originals import refuse_inputs
 from limosa.limits import Limits
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def command(
     limosa inspect v2.safetensors --base v1.safetensors --plot difference.png
     """
     if plot is not None:
-        outputs.refuse_inputs(plot, file, base)
+        refuse_inputs(plot, file, base)
         from limosa.cli.plot import draw
 
         draw(file, plot, base, limits)

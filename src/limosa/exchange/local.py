@@ -14,6 +14,7 @@ from limosa.codec.layers import encode_layers
 from limosa.codec.opening import BaseLike, Model, Path, open_base, open_model
 from limosa.codec.quality import Quality
 from limosa.errors import ConfigError
+from limosa.exchange.originals import refuse_inputs
 from limosa.exchange.outputs import open_output
 from limosa.exchange.spool import open_stream, to_file
 from limosa.files import Bundle, Restorer, read
@@ -68,6 +69,7 @@ def compress(
         ConfigError: a path or a setting is impossible.
         MissingExtraError: the kind of file needs an extra that is not installed.
     """
+    refuse_inputs(destination, source, base)
     held = None if base is None else open_base(base, limits=limits, threads=threads)
     with _read(source, kind, limits) as bundle, open_output(destination) as output:
         result = encode(
@@ -109,6 +111,7 @@ def compress_layers(
     Returns:
         One result a layer.
     """
+    refuse_inputs(destination, source, base)
     held = None if base is None else open_base(base, limits=limits, threads=threads)
     with _read(source, kind, limits) as bundle, open_output(destination) as output:
         results = encode_layers(
@@ -139,6 +142,7 @@ def compress_set(
         FormatError: a source is damaged.
     """
     named = sources if isinstance(sources, Mapping) else _named(sources)
+    refuse_inputs(destination, *named.values())
     with ExitStack() as stack:
         bundles = {
             name: stack.enter_context(_read(path, None, limits)) for name, path in named.items()
@@ -186,6 +190,7 @@ def decompress(
         BaseMismatchError: *base* is missing or another one; nothing was written.
         ConfigError: a path or a setting is impossible.
     """
+    refuse_inputs(destination, source, base)
     with ExitStack() as stack:
         opened = stack.enter_context(open_stream(source, limits=limits, threads=threads))
         held = None if base is None else open_base(base, limits=limits, threads=threads)
@@ -240,6 +245,7 @@ def diff(
     candidates = _as_list(bases)
     if not candidates:
         raise ConfigError("no base", remedy="pass one or more")
+    refuse_inputs(update, new, *candidates)
     with ExitStack() as stack:
         if len(candidates) > 1 and not isinstance(new, (str, os.PathLike)):
             new = stack.enter_context(to_file(new, ".safetensors"))
@@ -279,6 +285,7 @@ def apply(
         ConfigError: *update* is a whole model, which needs no base.
         FormatError: the update is damaged; nothing is left at *new*.
     """
+    refuse_inputs(new, update, replaced=base)
     with open_stream(update, limits=limits, threads=threads) as opened:
         if opened.models is not None:
             raise ConfigError("a set of models is no update", remedy="use decompress")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import options, outputs, report
+from limosa.cli import options, report
 from limosa.cli.features import arguments
+from limosa.exchange.originals import refuse_inputs
 
 if TYPE_CHECKING:
     from limosa.torch import Cut
@@ -67,7 +68,7 @@ def command(
     limosa features cuts --model torchvision.models:resnet18 --coded --plot cuts.png
     """
     sizes = parse_shapes(shapes)
-    outputs.refuse_inputs(plot, model)
+    refuse_inputs(plot, model)
     import torch
 
     from limosa.exchange.feature_service.naming import find_model

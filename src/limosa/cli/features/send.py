@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import outputs, progress, report
+from limosa.cli import progress, report
 from limosa.cli.features import arguments
+from limosa.exchange.originals import refuse_inputs
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +95,7 @@ def command(
     limosa features send photos/ --model shop.models:resnet --url http://cloud:8000 --bits 0.2
     limosa features send street.mp4 --model m.pt2 --url http://cloud:8000 --task class --json
     """
-    outputs.refuse_inputs(answers, source, model, *(p.rpartition("=")[2] for p in profiles))
+    refuse_inputs(answers, source, model, *(p.rpartition("=")[2] for p in profiles))
     quality = quality_of(step, bits, snr)
     colours = colours_of("--mean", mean), colours_of("--std", std)
     from limosa.exchange.feature_client import FeatureClient

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli import options, outputs, progress, report
+from limosa.cli import options, progress, report
 from limosa.cli.features import arguments
 from limosa.errors import MissingExtraError
+from limosa.exchange.originals import refuse_inputs
 
 if TYPE_CHECKING:
     from limosa.torch import FeatureTuning
@@ -58,7 +59,7 @@ def command(
     if output == "-":
         raise click.UsageError("a profile goes to a file")
     for written in (output, table, plot):
-        outputs.refuse_inputs(written, model)
+        refuse_inputs(written, model)
     from limosa.codec.feature.profile_file import save_profile
     from limosa.exchange.feature_service.naming import find, find_batches, find_model
     from limosa.torch import tune_feature

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from limosa.errors import ConfigError, LimosaError
 from limosa.limits import Limits
@@ -11,15 +12,15 @@ from limosa.limits import Limits
 Path = str | os.PathLike[str]
 
 
-def refuse_inputs(output: Path | None, *inputs: Path | None, replaced: Path | None = None) -> None:
+def refuse_inputs(output: object, *inputs: object, replaced: object = None) -> None:
     """Refuse an output that is an input: the original would be gone without a word.
 
     Links are followed. Of a folder every file is an input, and so is what would come to lie in
     it: the next run would read it. Of an index the shards are inputs as well.
 
     Args:
-        output: where a command is to write; ``-`` and None are no place.
-        inputs: what it reads; ``-`` and None are no place either.
+        output: where something is to be written; what is no path, and ``-``, is no place.
+        inputs: what is read; the same holds.
         replaced: an input whose place the output may take, which ``apply`` promises of its base.
 
     Raises:
@@ -30,11 +31,9 @@ def refuse_inputs(output: Path | None, *inputs: Path | None, replaced: Path | No
     Traceback (most recent call last):
     limosa.errors.ConfigError: ...os.py: the output is an input, which would be lost; ...
     """
-    if output is None or os.fspath(output) == "-":
+    if not _is_place(output):
         return
-    for path in (*inputs, replaced):
-        if path is None or os.fspath(path) == "-":
-            continue
+    for path in filter(_is_place, (*inputs, replaced)):
         if path is not replaced and any(_same(output, file) for file in _files_of(path)):
             raise ConfigError(
                 "the output is an input, which would be lost",
@@ -47,6 +46,10 @@ def refuse_inputs(output: Path | None, *inputs: Path | None, replaced: Path | No
                 where=os.fspath(output),
                 remedy=f"name a file outside of {os.fspath(path)}",
             )
+
+
+def _is_place(path: object) -> TypeGuard[Path]:
+    return isinstance(path, (str, os.PathLike)) and os.fspath(path) != "-"
 
 
 def _files_of(path: Path) -> Iterator[Path]:
