@@ -25,7 +25,7 @@ _Asked = TypeVar("_Asked", int, float)
 _SHRINK, _LEAST_SHRINK = 0.7, 0.9
 _MOST_AIMS = 12
 # Batches that are looked at on the way: what is chosen there is chosen anew.
-_LOOKS = 2
+_LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TrainedSearch:
     In each step the sparsities, bits and ranks for a size between are chosen, the layers treated
     so, and the network trained: zeros stay zeros, and weights are rounded straight through. The
     next step measures all layers anew. What comes out is chosen, encoded, decoded and evaluated as
-    by :class:`Search`, and never worse than what that finds without training.
+    by :class:`Search`; where training does harm, it is what is found without.
 
     Args:
         model, context, metric, only, exclude, ranks: as for :class:`Search`.
@@ -82,7 +82,7 @@ class TrainedSearch:
         Raises:
             ConfigError: not even the smallest choices fit, or the training fails.
         """
-        search = self._search(self.model)
+        search = self._search(self.model, looks=_LOOKS)
         best = search.within(budget)  # says that nothing fits before anything is trained
         start = max(budget, search.finest().nbytes) - search.rest
         for step in range(1, self.steps + 1):
