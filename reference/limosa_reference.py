@@ -1509,6 +1509,27 @@ def repeats(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
     return out
 
 
+def packed(source: Cursor, n: int, chunk: Chunk, base: Base) -> list[int]:
+    """Mode 20."""
+    transform = source.uint(1)
+    source.require(transform < 2, f"transform {transform}")
+    stream = source.take(source.varint())
+    size = chunk.dtype.width // 8
+    given = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**21}]
+    inflater = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=given)
+    try:
+        data = inflater.decompress(stream, n * size + 1)
+    except lzma.LZMAError as error:
+        raise source.corrupt(f"LZMA2: {error}") from None
+    done = inflater.eof and not inflater.unused_data and len(data) == n * size
+    source.require(done, f"the LZMA2 stream does not hold exactly {n} units")
+    units = [int.from_bytes(data[i : i + size], "little") for i in range(0, n * size, size)]
+    if transform:
+        for i in range(1, n):
+            units[i] = (units[i] + units[i - 1]) % 2**chunk.dtype.width
+    return units
+
+
 MODES: dict[int, Block] = {
     0: raw,
     1: constant,
@@ -1530,8 +1551,9 @@ MODES: dict[int, Block] = {
     17: base_palette,
     18: classed_fields,
     19: repeats,
+    20: packed,
 }
-WHOLE_MODES = {2, 13, 14}
+WHOLE_MODES = {2, 13, 14, 20}
 BASE_MODES = {3, 8, 9, 10, 12, 14, 16, 17}
 
 

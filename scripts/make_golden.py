@@ -19,6 +19,7 @@ from hand_made_errors import error_cases
 from hand_made_level_errors import level_error_cases
 from hand_made_levels import level_cases
 from naive_classes import class_cases, class_error_cases
+from naive_packed import packed_cases, packed_error_cases
 from naive_repeats import repeat_cases, repeat_error_cases
 
 TESTS = Path(__file__).parents[1] / "tests"
@@ -29,9 +30,10 @@ def main() -> None:
     for folder in folders:
         for case in folder.glob("*/expected.json"):
             shutil.rmtree(case.parent)
-    for case in [*cases(), *level_cases(), *class_cases(), *repeat_cases()]:
+    for case in [*cases(), *level_cases(), *class_cases(), *repeat_cases(), *packed_cases()]:
         write(folders[0] / case.name, case.files(), expected_of(case))
     bad = [*error_cases(), *level_error_cases(), *class_error_cases(), *repeat_error_cases()]
+    bad += packed_error_cases()
     for case in bad:
         expected = {"error": case.error, "why": case.why, **layers_of(case.layers)}
         write(folders[1] / case.name, case.files(), expected)

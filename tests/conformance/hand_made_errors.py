@@ -224,7 +224,7 @@ def blocks() -> Iterator[ErrorCase]:
     after = 5 + len(escapes)  # where the symbols begin
     mask = naive.zero_mask([1, 0, 2, 0], 0, b"\1\2")
     chosen: dict[str, tuple[str, str, int, bytes]] = {
-        "mode-20": (CORRUPT, "U8", 3, block(20, b"")),
+        "mode-21": (CORRUPT, "U8", 3, block(21, b"")),
         "block-too-long": (CORRUPT, "U8", 3, block(1, b"\0", 4)),
         "block-huge": (CORRUPT, "U8", 3, block(0, b"\0", 2**63)),
         "blocks-more": (CORRUPT, "U8", 3, block(0, b"\1\2\3") + b"\0"),

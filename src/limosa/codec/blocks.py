@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from limosa.codec.constants import FLOAT_FIELDS, MODE_NAMES, MODE_TENSOR_COPY, UNIT_BYTES
+from limosa.codec.constants import (
+    FLOAT_FIELDS,
+    MODE_NAMES,
+    MODE_PACKED,
+    MODE_TENSOR_COPY,
+    UNIT_BYTES,
+)
 from limosa.codec.cursor import Cursor
 from limosa.errors import CorruptError
 
@@ -92,6 +98,9 @@ def _skip(cursor: Cursor, mode: int, n: int, dtype: str) -> None:
             cursor.take(cursor.varint())
     elif mode in (_LEVELS, _BASE_LEVELS):
         _skip_levels(cursor, n, width)
+    elif mode == MODE_PACKED:
+        cursor.u8()
+        cursor.take(cursor.varint())
     elif mode != _BASE_COPY:
         raise CorruptError(
             "unknown block mode",

@@ -65,8 +65,9 @@ MODE_NAMES = (
     "base palette",
     "classed fields",
     "repeats",
+    "packed",
 )
-MODE_TENSOR_COPY, MODE_LZMA, MODE_BASE_LZMA = 2, 13, 14
+MODE_TENSOR_COPY, MODE_LZMA, MODE_BASE_LZMA, MODE_PACKED = 2, 13, 14, 20
 
 # 6: a set of models
 SET_MAGIC = b"\x89LMSS\r\n\x1a"

@@ -28,11 +28,13 @@ from limosa.codec.frames import Frames, Piece, decode_pieces
 from limosa.codec.index import Index, write_index
 from limosa.codec.inputs import pour
 from limosa.codec.layout import Layout, write_header
-from limosa.codec.lossy import Loss, encode_lossy, frame
+from limosa.codec.lossy import Loss, encode_lossy
+from limosa.codec.packed import encode_run
 from limosa.codec.plan import Plan, make_plan
 from limosa.codec.quality import Described, Lossy, Quality, Step, Target
 from limosa.codec.quantize import row_units
 from limosa.codec.rate import ATTEMPTS, Attempt, find_step
+from limosa.codec.sections import frame
 from limosa.errors import ConfigError
 from limosa.files.bundle import Bundle
 from limosa.tensors import Bytes, TensorSpec, state_digest
@@ -301,17 +303,24 @@ class _Encoding:
         bases: list[Bytes | None],
         quality: Lossless,
     ) -> None:
-        classes = quality.effort > 1
-        lengths = _core.encode_tensors(
-            [data for _, data in run],
-            bases,
-            [core_dtype(spec.dtype) for spec, _ in run],
-            digits=-1,
-            threads=self._threads,
-            columns=[row_units(spec) if classes else 0 for spec, _ in run],
-            out=self.out,
+        fast = quality.effort == 1
+
+        def core(start: int, end: int, out: _core.OutputBuffer) -> NDArray[np.uint32]:
+            return _core.encode_tensors(
+                [data for _, data in run[start:end]],
+                bases[start:end],
+                [core_dtype(spec.dtype) for spec, _ in run[start:end]],
+                digits=-1,
+                threads=self._threads,
+                columns=[0 if fast else row_units(spec) for spec, _ in run[start:end]],
+                out=out,
+            )
+
+        self._lengths.append(
+            core(0, len(run), self.out)
+            if fast
+            else encode_run(self.out, run, [base is None for base in bases], core, self._threads)
         )
-        self._lengths.append(lengths)
 
     def _encode_lossy(self, first: int, run: Sequence[tuple[TensorSpec, Bytes]]) -> None:
         """Encode, decode what was written, and record the digests and the loss of that."""

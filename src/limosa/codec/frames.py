@@ -1,7 +1,7 @@
 """Chunk frames (docs/format.md 2.4) back to units: batches through the core, the rest here.
 
-The core decodes every mode but tensor copies, which need another tensor, and the two lzma modes.
-Those take a whole chunk, so the first byte of each payload tells which chunks are which.
+The core decodes every mode but tensor copies, which need another tensor, packed chunks and the two
+lzma modes. Those take a whole chunk, so the first byte of each payload tells which is which.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limosa import _core
+from limosa.codec import packed
 from limosa.codec.constants import (
     CHUNK_UNITS,
     FRAME_HEAD_BYTES,
     MODE_BASE_LZMA,
     MODE_LZMA,
+    MODE_PACKED,
     MODE_TENSOR_COPY,
     UNIT_BYTES,
     core_dtype,
@@ -41,7 +43,7 @@ _ERRORS: dict[str, type[FormatError]] = {
     "limit": LimitError,
 }
 _SPECIAL = np.zeros(256, dtype=bool)
-_SPECIAL[[MODE_TENSOR_COPY, MODE_LZMA, MODE_BASE_LZMA]] = True
+_SPECIAL[[MODE_TENSOR_COPY, MODE_LZMA, MODE_BASE_LZMA, MODE_PACKED]] = True
 
 
 class Piece(NamedTuple):
@@ -154,9 +156,12 @@ class _Decoding:
         for i, mode in enumerate(modes):
             part = piece.out[i * size : (i + 1) * size]
             base = None if piece.base is None else piece.base[i * size : (i + 1) * size]
-            if mode in (MODE_LZMA, MODE_BASE_LZMA):
+            if mode in (MODE_LZMA, MODE_BASE_LZMA, MODE_PACKED):
                 where = self._place(piece, i, chunk + i, 0)
                 payload = self._payload(piece, i, chunk + i)
+                if mode == MODE_PACKED:
+                    packed.decode_payload(payload, part, piece.spec.dtype, where)
+                    continue
                 decode_payload(payload, part, base, piece.spec.dtype, self._layout.digits, where)
             else:
                 one = Piece(piece.number, piece.spec, part, base, piece.first_chunk + i)

@@ -17,8 +17,10 @@ from limosa.codec.constants import (
     core_dtype,
 )
 from limosa.codec.lzma_decimal import encode_payload
+from limosa.codec.packed import encode_run
 from limosa.codec.quality import Lossy, MaxError, Quality, Step
 from limosa.codec.quantize import Treatment, row_units, treat
+from limosa.codec.sections import frame
 from limosa.codec.steps_by_cost import with_cheaper_rows
 from limosa.errors import CorruptError
 from limosa.tensors import Bytes, TensorSpec
@@ -44,16 +46,26 @@ def encode_lossy(
         _treated(pair, base, quality, threads) if isinstance(quality, Lossy) else Treatment(pair[1])
         for pair, base in zip(run, bases, strict=True)
     ]
-    return _core.encode_tensors(
-        [treatment.data for treatment in treated],
-        list(bases),
-        [core_dtype(spec.dtype) for spec, _ in run],
-        digits=quality.p if isinstance(quality, Digits) else -1,
-        threads=threads,
-        levels=[treatment.levels for treatment in treated],
-        columns=[row_units(spec) for spec, _ in run],
-        out=out,
-    )
+    digits = quality.p if isinstance(quality, Digits) else -1
+
+    def core(start: int, end: int, buffer: _core.OutputBuffer) -> NDArray[np.uint32]:
+        return _core.encode_tensors(
+            [treatment.data for treatment in treated[start:end]],
+            list(bases[start:end]),
+            [core_dtype(spec.dtype) for spec, _ in run[start:end]],
+            digits=digits,
+            threads=threads,
+            levels=[treatment.levels for treatment in treated[start:end]],
+            columns=[row_units(spec) for spec, _ in run[start:end]],
+            out=buffer,
+        )
+
+    # What is coded with loss is no matter of packing.
+    exact = [
+        base is None and spec.dtype not in FLOAT_DTYPES
+        for (spec, _), base in zip(run, bases, strict=True)
+    ]
+    return encode_run(out, run, exact, core, threads)
 
 
 def _treated(pair: _Pair, base: Bytes | None, quality: Lossy, threads: int) -> Treatment:
@@ -112,12 +124,6 @@ class Loss:
                 self._signal += signal
                 self._noise += noise
                 self.largest = max(self.largest, largest)
-
-
-def frame(payload: bytes) -> bytes:
-    """A chunk frame (docs/format.md 2.4)."""
-    head = len(payload).to_bytes(4, "little") + _core.crc32c(payload).to_bytes(4, "little")
-    return head + payload
 
 
 def _put_lzma(

@@ -1,4 +1,4 @@
-"""Sections (docs/format.md 2.2): length, checksum, and a body that may be deflated."""
+"""Sections (docs/format.md 2.2), and frames (2.4): length, checksum, and a body."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from limosa.limits import Limits
 HEAD_BYTES = 8
 _STORED, _DEFLATED = 0, 1
 _LEVEL = 9
+
+
+def frame(payload: bytes) -> bytes:
+    """A chunk frame (docs/format.md 2.4)."""
+    head = len(payload).to_bytes(4, "little") + _core.crc32c(payload).to_bytes(4, "little")
+    return head + payload
 
 
 def write_section(content: bytes) -> bytes:

@@ -152,12 +152,9 @@ class TrainedSearch:
             own = twin.get_submodule(path) if path else twin
             twin = replace_layer(twin, path, shaped(own, choice))
         masks = {name: one != 0 for name, one in twin.named_parameters() if bool((one == 0).any())}
-        for path, choice in found.choices.items():
-            own = twin.get_submodule(path) if path else twin
-            for layer in (
-                own if choice.rank is not None and isinstance(own, nn.Sequential) else [own]
-            ):
-                straight_through(layer, LinearRounding(choice.bits))
+        for path, choice in _same(found).items():
+            layer = twin.get_submodule(path) if path else twin
+            straight_through(layer, LinearRounding(choice.bits))
         return without_rounding(self.train(twin, masks))
 
 
