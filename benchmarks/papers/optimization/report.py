@@ -22,9 +22,9 @@ Digits: nets trained on 4 000 MNIST digits, accuracy on 1 000 others. EfficientN
 the first class of 256 crops of photographs stays what it was; its halves of the photographs are
 never trained or calibrated on, and nothing is trained on true labels. All is measured on what is
 *decoded*. *Smaller* is against the tensors as F32. Rows that say pruned (not torch's alone), 2:4,
-channels, low rank, student or recipe were trained further with the network itself as a teacher,
-the rivals' too; the others were not. *Faster* is how often a model runs while the original runs
-once, on one thread, 64 digits or 4 photographs, both by turns.
+channels, low rank, student, recipe or *trained* were trained further with the network itself as a
+teacher, the rivals' too; the others were not. *Faster* is how often a model runs while the original
+runs once, on one thread, 64 digits or 4 photographs, both by turns.
 """
 
 
