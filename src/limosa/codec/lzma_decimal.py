@@ -106,19 +106,30 @@ def _read_exceptions(cursor: Cursor, units: int, width: int) -> tuple[list[int],
 def _read_integers(cursor: Cursor, units: int) -> NDArray[np.int64]:
     packed = cursor.take(cursor.varint())
     decoder = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_MEMORY)
+    return np.frombuffer(decompress(decoder, packed, 8 * units, "xz", cursor.place()), "<i8")
+
+
+def decompress(
+    decoder: lzma.LZMADecompressor, stream: bytes, size: int, kind: str, where: str
+) -> bytes:
+    """What a stream of a *kind* holds, which is to be *size* bytes.
+
+    Raises:
+        CorruptError: it holds something else, or more follows it.
+    """
     try:
         # One byte more than there should be: only then does the decoder reach the stream's end.
-        raw = decoder.decompress(packed, max_length=8 * units + 1)
+        raw = decoder.decompress(stream, max_length=size + 1)
     except lzma.LZMAError as error:
-        raise CorruptError("bad xz stream", where=cursor.place(), found=str(error)) from None
-    if len(raw) != 8 * units or not decoder.eof or decoder.unused_data:
+        raise CorruptError(f"bad {kind} stream", where=where, found=str(error)) from None
+    if len(raw) != size or not decoder.eof or decoder.unused_data:
         raise CorruptError(
-            "the xz stream has the wrong length",
-            where=cursor.place(),
+            f"the {kind} stream has the wrong length",
+            where=where,
             found=f"{len(raw)} bytes{'' if decoder.eof else ' or more'}",
-            allowed=str(8 * units),
+            allowed=str(size),
         )
-    return np.frombuffer(raw, "<i8")
+    return raw
 
 
 def _to_f64(data: Bytes, dtype: str) -> NDArray[np.float64]:

@@ -26,6 +26,7 @@ from limosa.codec.constants import (
     core_dtype,
 )
 from limosa.codec.cursor import Cursor, put_varint
+from limosa.codec.lzma_decimal import decompress
 from limosa.codec.sections import frame
 from limosa.errors import CorruptError
 from limosa.tensors import Bytes, TensorSpec
@@ -187,16 +188,4 @@ def _compress(data: bytes, width: int) -> bytes:
 def _unpack(stream: bytes, size: int, where: str) -> Bytes:
     given = [{"id": lzma.FILTER_LZMA2, "dict_size": _DICTIONARY}]
     decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=given)
-    try:
-        # One byte more than there should be: only then does the decoder reach the stream's end.
-        raw = decoder.decompress(stream, max_length=size + 1)
-    except lzma.LZMAError as error:
-        raise CorruptError("a bad LZMA2 stream", where=where, found=str(error)) from None
-    if len(raw) != size or not decoder.eof or decoder.unused_data:
-        raise CorruptError(
-            "the LZMA2 stream has the wrong length",
-            where=where,
-            found=f"{len(raw)} bytes{'' if decoder.eof else ' or more'}",
-            allowed=str(size),
-        )
-    return np.frombuffer(raw, np.uint8)
+    return np.frombuffer(decompress(decoder, stream, size, "LZMA2", where), np.uint8)
