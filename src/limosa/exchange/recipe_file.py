@@ -24,7 +24,7 @@ from limosa.torch import load_file, optimize
 from limosa.torch.dtypes import from_tensor
 from limosa.torch.optimize.distill import Criterion, label_loss
 from limosa.torch.optimize.export import KINDS
-from limosa.torch.optimize.guard import Loss
+from limosa.torch.optimize.guard import Loss, check_metric
 from limosa.torch.optimize.recipe import Metric, Recipe, Stage
 from limosa.torch.optimize.training import Training
 
@@ -158,11 +158,8 @@ def read_recipe(path: Path, *, stages: bool = True) -> RecipeFile:
     steps = [_stage(one, f"{path}, stage {number}") for number, one in enumerate(given, 1)]
     quality = parse_quality(str(found["quality"])) if "quality" in found else None
     metric = find(str(found["metric"]), "metric") if "metric" in found else None
-    if metric is not None and not callable(metric):
-        raise ConfigError(
-            "no metric", where=f"{path}, metric", found=type(metric).__name__,
-            allowed="a function of a model that gives a number",
-        )  # fmt: skip
+    if metric is not None:
+        check_metric(metric, f"{path}, metric")
     context = optimize.Context(_example(found, first), calibrate, _loss(criterion))
     return RecipeFile(
         model, Recipe(steps, quality, seed, criterion), context, batches, metric,

@@ -63,6 +63,19 @@ def one_number(loss: Any, where: str) -> torch.Tensor:
     )  # fmt: skip
 
 
+def check_metric(metric: object, where: str = "metric") -> None:
+    """Refuse what is no metric.
+
+    Raises:
+        ConfigError: it is no function.
+    """
+    if not callable(metric):
+        raise ConfigError(
+            "no metric", where=where, found=type(metric).__name__,
+            allowed="a function of a model that gives a number",
+        )  # fmt: skip
+
+
 def value_of(metric: Callable[[nn.Module], Any], model: nn.Module) -> float:
     """What a metric says of a model.
 
@@ -72,13 +85,7 @@ def value_of(metric: Callable[[nn.Module], Any], model: nn.Module) -> float:
     >>> value_of(lambda model: torch.tensor(0.5), nn.Identity())
     0.5
     """
-    if not callable(metric):
-        raise ConfigError(
-            "no metric",
-            where="metric",
-            found=type(metric).__name__,
-            allowed="a function of a model",
-        )
+    check_metric(metric)
     found = metric(model)
     try:
         return float(found)
